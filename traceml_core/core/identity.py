@@ -1,0 +1,25 @@
+"""Who a telemetry row comes from: one training process of one run."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+
+import msgspec
+
+
+class RankIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """One training process, as its framework names it.
+
+    `rank` is the *global* rank. `incarnation` is 64 random bits (signed, as SQLite stores them), drawn anew at every
+    runtime start, so that a rank that was restarted is told from its predecessor.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    nodes: int = 1
+    host: str = msgspec.field(default_factory=socket.gethostname)
+    pid: int = msgspec.field(default_factory=os.getpid)
+    incarnation: int = msgspec.field(default_factory=lambda: secrets.randbits(64) - 2**63)

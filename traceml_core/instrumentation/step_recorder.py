@@ -1,0 +1,138 @@
+"""The step recorder: closes the clock's time into one frozen record per step, and hands it over without ever waiting."""
+
+from __future__ import annotations
+
+from collections import deque
+from time import perf_counter_ns, time_ns
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from traceml_core.instrumentation.phase_clock import PhaseClock
+
+if TYPE_CHECKING:
+    from traceml_core.instrumentation.device_timeline import DeviceTimeline
+    from traceml_core.instrumentation.step_memory import MemoryReading, StepMemory
+
+QUEUE_LIMIT = 20_000
+
+
+class StepRecord(msgspec.Struct, frozen=True, gc=False):
+    """One step, or (`step` null) the time before the first and after the last one.
+
+    `spent_ns` holds host nanoseconds per slot of the clock, `device_ns` those of the device per phase where events
+    were resolved. `started_ns` is Unix time, derived once from the monotonic clock.
+    """
+
+    step: int | None
+    started_ns: int
+    interval_ns: int
+    spent_ns: list[int]
+    micro_batches: int
+    samples: int | None
+    tokens: int | None
+    device_ns: list[int] | None = None
+    memory: MemoryReading | None = None
+
+
+class StepRecorder:
+    """Turns fetches, micro-batches and optimizer steps into step records.
+
+    A step is one batch window after which an optimizer stepped. It owns the interval from its first fetch to the next
+    step's first fetch. Records wait in a bounded queue that the sender thread empties; when it is full, new ones are
+    dropped and counted. Only the training thread calls the methods; any thread may read the attributes.
+    """
+
+    def __init__(
+        self,
+        clock: PhaseClock,
+        *,
+        started_ns: int | None = None,
+        device: DeviceTimeline | None = None,
+        memory: StepMemory | None = None,
+        queue_limit: int = QUEUE_LIMIT,
+    ) -> None:
+        """Record from `started_ns` (perf_counter) on. `device` and `memory` are the seams to an accelerator."""
+        self.queue: deque[StepRecord] = deque()
+        self.dropped = 0
+        self.steps_done = 0
+        self.step = 0
+        self._clock = clock
+        self._device = device
+        self._memory = memory
+        self._queue_limit = queue_limit
+        self._began_ns = perf_counter_ns() if started_ns is None else started_ns
+        self._unix_offset_ns = time_ns() - perf_counter_ns()
+        self._in_loop = False
+        self._stepped = False
+        self._micro_batches = 0
+        self._samples = 0
+        self._tokens = 0
+
+    def start_at(self, step: int) -> None:
+        """The framework's step counter before the first step: 0, or where a resumed run goes on."""
+        self.step = step
+
+    def fetch(self) -> None:
+        """A batch is about to be fetched: close the step before it, if its optimizer has stepped."""
+        if self._stepped:
+            self._close_step()
+        elif not self._in_loop:
+            self._in_loop = True
+            self._close(None)
+
+    def micro_batch(self, samples: int | None = None, tokens: int | None = None) -> None:
+        """One forward and backward of the open step was fed by this many samples and tokens of this rank."""
+        self._micro_batches += 1
+        if samples is not None:
+            self._samples += samples
+        if tokens is not None:
+            self._tokens += tokens
+
+    def optimizer_step(self) -> None:
+        """An optimizer stepped, or would have (a gradient scaler's skip). A second one changes nothing."""
+        self._stepped = True
+
+    def finish(self) -> None:
+        """The loop has ended, or the run closes: close the open step and record what lies after it."""
+        if self._stepped:
+            self._close_step()
+        self._in_loop = False
+        self._close(None)
+        if self._device is not None:
+            for record in self._device.drain():
+                self._hand_over(record)
+
+    def _close_step(self) -> None:
+        self.step += 1
+        self.steps_done += 1
+        self._stepped = False
+        self._close(self.step)
+
+    def _close(self, step: int | None) -> None:
+        now, spent = self._clock.take()
+        began = self._began_ns
+        self._began_ns = now
+        record = StepRecord(
+            step,
+            began + self._unix_offset_ns,
+            now - began,
+            spent,
+            self._micro_batches,
+            self._samples or None,
+            self._tokens or None,
+            None,
+            self._memory.read() if self._memory is not None and step is not None else None,
+        )
+        self._micro_batches = self._samples = self._tokens = 0
+        if self._device is None:
+            self._hand_over(record)
+        else:
+            for resolved in self._device.close(record):
+                self._hand_over(resolved)
+
+    def _hand_over(self, record: StepRecord) -> None:
+        if len(self.queue) < self._queue_limit:
+            self.queue.append(record)
+        else:
+            self.dropped += 1

@@ -1,0 +1,143 @@
+"""The final summary: the one account of a run that every surface shows. `docs/schema/` is generated from these types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from traceml_core.diagnostics.model import Issue, Stat
+from traceml_core.telemetry.facts import LoaderFacts
+from traceml_core.telemetry.messages import RunStatus
+
+SCHEMA_VERSION = "1.0"
+
+
+class ErrorSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What ended the run."""
+
+    type: str
+    message: str | None
+    step: int | None
+    global_step: int | None
+
+
+class Hardware(msgspec.Struct, frozen=True, kw_only=True):
+    """What the job may use: its limits, not the node's."""
+
+    cpus: float | None
+    memory_bytes: int | None
+    gpus: list[str]
+
+
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What ran. Times in seconds, `started_at` in ISO 8601 UTC."""
+
+    run_id: str
+    name: str
+    status: RunStatus
+    error: ErrorSummary | None
+    framework: str
+    versions: dict[str, str]
+    labels: dict[str, str]
+    device: str | None
+    world_size: int
+    nodes: int
+    hardware: Hardware
+    batch_size: int | None
+    accumulation: int | None
+    precision: str | None
+    loader: LoaderFacts | None
+    samples_per_s: float | None
+    tokens_per_s: float | None
+    started_at: str
+    duration_s: float
+    steps: int
+
+
+class BudgetPart(msgspec.Struct, frozen=True, kw_only=True):
+    """One phase's part of the wall time, mean over ranks."""
+
+    phase: str
+    seconds: float | None
+    share: float | None
+
+
+class TimeBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the wall time went, mean over ranks. A part that was not measured is null; its time is unattributed."""
+
+    wall_s: float
+    clock: str
+    coverage_share: float
+    unattributed_share: float
+    parts: list[BudgetPart]
+
+
+class RankSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One rank's means in one section, by metric name."""
+
+    rank: int
+    metrics: dict[str, float | None]
+
+
+class SeriesBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """Consecutive steps, reduced: what `compare` resamples. Times in milliseconds."""
+
+    first_step: int
+    count: int
+    warmup: bool
+    step_interval_ms: float
+    phases_ms: dict[str, float | None]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One domain. `issues` has first things first; `warmup_steps` and `series` belong to step_time alone."""
+
+    diagnosis: Issue
+    issues: list[Issue]
+    metrics: dict[str, Stat]
+    ranks: list[RankSummary]
+    warmup_steps: int | None = None
+    series: list[SeriesBlock] | None = None
+
+
+class TelemetrySummary(msgspec.Struct, frozen=True, kw_only=True):
+    """How well the run was measured, and what measuring cost."""
+
+    rows_received: int
+    rows_lost: int
+    incarnations: int
+    failures: dict[str, int]
+    overhead_us_per_step: float | None
+    overhead_share: float | None
+    report_s: float | None
+
+
+class FinalSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """`final_summary.json`, and while the run goes on `live_summary.json`."""
+
+    schema_version: str = SCHEMA_VERSION
+    run: RunSummary
+    primary_diagnosis: Issue
+    time_budget: TimeBudget
+    sections: dict[str, Section]
+    telemetry: TelemetrySummary
+
+
+def encode_summary(summary: FinalSummary) -> bytes:
+    """The summary as indented JSON with a final newline."""
+    return msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
+
+
+def decode_summary(data: bytes) -> FinalSummary:
+    """Read a summary.
+
+    Raises:
+        msgspec.ValidationError: the data is not a summary of this schema version.
+    """
+    return msgspec.json.decode(data, type=FinalSummary)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of the summary."""
+    return msgspec.json.schema(FinalSummary)

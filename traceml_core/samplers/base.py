@@ -1,0 +1,40 @@
+"""What a sampler is: something that, on the sender thread, turns a look at the world into rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from traceml_core.core.identity import RankIdentity
+from traceml_core.core.rows import Row
+from traceml_core.instrumentation.phase_clock import PhaseClock
+from traceml_core.instrumentation.step_recorder import StepRecorder
+
+
+class SamplerContext(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sampler may look at.
+
+    `device` is the torch device type of this rank ('cpu', 'cuda') or null where not known yet; `aggregator_pid` is null on
+    ranks that do not own it. `watched_pid` is the process whose tree is measured.
+    """
+
+    identity: RankIdentity
+    clock: PhaseClock
+    steps: StepRecorder
+    watched_pid: int
+    device: Callable[[], str | None]
+    aggregator_pid: Callable[[], int | None]
+
+
+class BaseSampler(Protocol):
+    """A sampler is built by its `SamplerSpec` on the sender thread, where `sample` is then called.
+
+    `sample` returns rows of the row types that its spec names. It may raise: the sender counts the failure, writes it
+    to errors.log once per cause, and goes on with the other samplers.
+    """
+
+    def sample(self) -> Sequence[Row]:
+        """The rows since the last call; empty when there is nothing to tell."""
+        ...

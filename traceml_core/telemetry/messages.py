@@ -1,0 +1,139 @@
+"""The wire: what ranks and the aggregator say to each other, as tagged msgpack arrays.
+
+Rank → aggregator: `Hello`, `Batch`, `Describe`, `Finish`. Aggregator → rank: `Welcome`, `Ack`, `Refused`, `Report`.
+One message is one ZeroMQ frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from traceml_core.core.identity import RankIdentity
+from traceml_core.core.rows import Row
+from traceml_core.telemetry.facts import RunFacts
+
+RunStatus = Literal["running", "completed", "failed", "interrupted"]
+Severity = Literal["info", "warning", "critical"]
+
+
+class RunError(msgspec.Struct, frozen=True, array_like=True):
+    """What ended a failed or interrupted run. `message` is null when the user asked not to record it."""
+
+    type: str
+    message: str | None = None
+    step: int | None = None
+    global_step: int | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True, array_like=True):
+    """The diagnosis in brief, as it rides on acks and goes to the trainer's loggers.
+
+    `metrics` maps names under `traceml/` to numbers, such as `traceml/forward_ms`.
+    """
+
+    kind: str
+    severity: Severity
+    summary: str
+    action: str
+    metrics: dict[str, float]
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
+    """A rank's first word on every connection, and its question for the watermark. Answered by `Welcome`."""
+
+    identity: RankIdentity
+    started_unix_ns: int
+
+
+class Chunk(msgspec.Struct, frozen=True, array_like=True):
+    """Rows of one table, encoded as one msgpack array, so that each table is decoded by its own typed decoder."""
+
+    table: str
+    rows: msgspec.Raw
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True, tag="batch"):
+    """Rows of one rank. `seq` counts from 1 per (rank, incarnation). Answered by `Ack` once committed.
+
+    `elapsed_ns` is the run's wall time so far on the rank's own clock, `rows_dropped` the rows that the rank dropped
+    since its start because a bound was reached, `failures` what failed there since its start, by edge.
+    """
+
+    rank: int
+    incarnation: int
+    seq: int
+    elapsed_ns: int
+    rows_dropped: int
+    failures: dict[str, int]
+    chunks: list[Chunk]
+
+
+class Describe(msgspec.Struct, frozen=True, array_like=True, tag="describe"):
+    """The facts of the run as rank 0 knows them now; replaces what was told before."""
+
+    facts: RunFacts
+
+
+class Finish(msgspec.Struct, frozen=True, array_like=True, tag="finish"):
+    """This rank has ended and every batch of it is acked. When `report` is asked for, answered by `Report`.
+
+    `wall_ns` runs from the first framework hook to the close of the run, by a clock independent of the phase stack.
+    `columns` and `color` say how the card is to be drawn; `style` is the setting `report`.
+    """
+
+    rank: int
+    incarnation: int
+    status: RunStatus
+    error: RunError | None
+    wall_ns: int
+    overhead_ns_per_step: float
+    report: bool
+    style: Literal["full", "line", "off"]
+    columns: int
+    color: bool
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
+    """Answer to `Hello`. `aggregator` is drawn at random at its start; rows up to seq `watermark` are committed."""
+
+    aggregator: int
+    watermark: int
+
+
+class Ack(msgspec.Struct, frozen=True, array_like=True, tag="ack"):
+    """Batches up to `seq` are committed. `verdict` is the newest live one, to rank 0 only."""
+
+    seq: int
+    verdict: Verdict | None = None
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
+    """A message was not accepted, and why."""
+
+    reason: str
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True, tag="report"):
+    """The end of the run: the card as text, and the verdict for the trainer's loggers."""
+
+    card: str
+    verdict: Verdict | None
+
+
+FromRank = Hello | Batch | Describe | Finish
+FromAggregator = Welcome | Ack | Refused | Report
+
+encode = msgspec.msgpack.Encoder().encode
+decode_from_rank = msgspec.msgpack.Decoder(FromRank).decode
+decode_from_aggregator = msgspec.msgpack.Decoder(FromAggregator).decode
+
+
+def chunks_of(rows: Iterable[Row]) -> list[Chunk]:
+    """Group rows by table, in order of first appearance."""
+    tables: dict[str, list[Row]] = {}
+    for row in rows:
+        tables.setdefault(row.table, []).append(row)
+    return [Chunk(table, msgspec.Raw(encode(table_rows))) for table, table_rows in tables.items()]
