@@ -1,0 +1,1 @@
+"""The one process of a run that receives telemetry and builds the report."""

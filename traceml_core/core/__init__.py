@@ -1,0 +1,1 @@
+"""What every part speaks in: phases, rows, settings, identity, the run folder, units."""

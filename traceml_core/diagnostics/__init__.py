@@ -1,0 +1,1 @@
+"""Rules over reduced numbers: from contexts to issues."""

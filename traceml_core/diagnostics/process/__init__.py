@@ -1,0 +1,1 @@
+"""The domain process: context, policy, rules, api."""

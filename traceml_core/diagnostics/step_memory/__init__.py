@@ -1,0 +1,1 @@
+"""The domain step_memory: context, policy, rules, api."""

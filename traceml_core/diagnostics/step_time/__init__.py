@@ -1,0 +1,1 @@
+"""The domain step_time: context, policy, rules, api."""

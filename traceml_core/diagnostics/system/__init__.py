@@ -1,0 +1,1 @@
+"""The domain system: context, policy, rules, api."""

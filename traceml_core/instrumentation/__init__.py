@@ -1,0 +1,1 @@
+"""The measuring side on the training thread: clock, steps, device, memory, gradients."""

@@ -1,0 +1,1 @@
+"""Where TraceML's own failures go."""

@@ -1,0 +1,1 @@
+"""The account of a run: sections, final summary, card."""

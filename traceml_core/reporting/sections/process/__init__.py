@@ -1,0 +1,1 @@
+"""The report's section process: loader, builder, formatter, model."""

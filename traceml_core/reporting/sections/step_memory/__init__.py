@@ -1,0 +1,1 @@
+"""The report's section step_memory: loader, builder, formatter, model."""

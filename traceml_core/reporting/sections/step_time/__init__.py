@@ -1,0 +1,1 @@
+"""The report's section step_time: loader, builder, formatter, model."""

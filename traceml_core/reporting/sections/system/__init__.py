@@ -1,0 +1,1 @@
+"""The report's section system: loader, builder, formatter, model."""

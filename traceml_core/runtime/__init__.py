@@ -1,0 +1,1 @@
+"""The telemetry of one rank: session, lifecycle, sender, rendezvous."""

@@ -1,0 +1,1 @@
+"""What travels from ranks to the aggregator: facts and messages."""

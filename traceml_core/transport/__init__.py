@@ -1,0 +1,1 @@
+"""Telemetry over TCP: keys, server, client."""
