@@ -3,8 +3,8 @@
     python benchmarks/overhead.py                       # ours against no callback and an empty one
     python benchmarks/overhead.py --peer PEER_PYTHON    # and the known tool, in its own environment, beside it
 
-The known tool attaches itself to every trainer of a process that its launcher started. So its baseline runs in processes
-of its own, in the same environment, taking turns with the launched ones.
+The known tool attaches itself to every trainer of a process that its launcher started. So its baseline runs in
+processes of its own, in the same environment, taking turns with the launched ones.
 
 Each round runs every arm once, in an order that rotates. An arm's figure for a round is the 20 % quantile of its steps;
 what is printed is the median over rounds of the difference to the same round's empty callback (Accelerate: to the

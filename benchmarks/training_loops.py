@@ -1,4 +1,4 @@
-"""One small training per framework, whose every step's main-thread CPU time is noted by a marker of the framework's own.
+"""One small training per framework; a marker of the framework's own notes every step's main-thread CPU time.
 
 The known tool's environment runs this file too, so nothing here imports TraceML callbacks.
 """
