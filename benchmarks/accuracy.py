@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy.py
 
-Per framework and phase: the slope of the recorded time over the planted time, with its 95 % interval, over all steps; and
-how much of the wall time around the training the stored rows account for.
+Per framework and phase: the slope of the recorded time over the planted time, with its 95 % interval, over all steps;
+and how much of the wall time around the training the stored rows account for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import training_loops as loops
-
 from traceml_core.history.reader import HistoryReader
 
 MAX_WAIT_S = 0.008
