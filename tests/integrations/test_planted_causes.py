@@ -1,0 +1,69 @@
+"""Plain `python train.py` with one planted cause ends with the right primary diagnosis, in every framework."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from traceml_core.reporting.summary import FinalSummary, decode_summary
+
+SCRIPTS = Path(__file__).parent / "planted"
+REPOSITORY = Path(__file__).parents[2]
+WARNING = ("warning", "critical")
+
+INPUT = [(cause, "INPUT_BOUND", None) for cause in ("slow_dataset", "few_workers", "slow_collate")]
+COMPUTE = [(f"heavy_{phase}", "COMPUTE_BOUND", phase) for phase in ("forward", "backward", "optimizer")]
+LEAKS = [(cause, "HOST_MEMORY_CREEP", None) for cause in ("leaked_tensors", "leaked_objects")]
+AROUND = [
+    ("slow_callback", "CALLBACK_HEAVY", "SlowCallback"),
+    ("slow_checkpoints", "CHECKPOINT_HEAVY", None),
+    ("frequent_validation", "VALIDATION_HEAVY", None),
+    ("worker_restarts", "LOADER_RESTART", None),
+]
+CASES = [("accelerate", *case) for case in INPUT + COMPUTE + LEAKS]
+CASES += [(framework, *case) for framework in ("lightning", "hf") for case in INPUT + COMPUTE + LEAKS + AROUND]
+
+
+def train(framework: str, cause: str, folder: Path) -> tuple[FinalSummary, float, str]:
+    """Run the script as a user would; the summary, the script's own wall seconds, and what stood on stderr."""
+    module = {"lightning": "lightning", "hf": "transformers", "accelerate": "accelerate"}[framework]
+    pytest.importorskip(module)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / f"{framework}_train.py"), cause],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (summary,) = (folder / "traceml_runs").glob("*/final_summary.json")
+    wall_s = float(re.search(r"WALL ([\d.]+)", done.stdout).group(1))
+    return decode_summary(summary.read_bytes()), wall_s, done.stderr
+
+
+@pytest.mark.parametrize(("framework", "cause", "kind", "named"), CASES)
+def test_a_planted_cause_is_the_primary_diagnosis(framework, cause, kind, named, tmp_path):
+    summary, _, stderr = train(framework, cause, tmp_path)
+    primary = summary.primary_diagnosis
+    assert primary.kind == kind, primary
+    assert named is None or named in f"{primary.summary} {primary.evidence}"
+    assert summary.time_budget.unattributed_share <= 0.08
+    assert primary.label.lower() in stderr.lower()
+
+
+@pytest.mark.parametrize("framework", ["lightning", "hf", "accelerate"])
+def test_a_healthy_run_has_nothing_of_warning_or_worse(framework, tmp_path):
+    summary, wall_s, _ = train(framework, "healthy", tmp_path)
+    found = [issue for section in summary.sections.values() for issue in section.issues if issue.severity in WARNING]
+    assert found == []
+    assert summary.run.status == "completed"
+    assert summary.run.steps == 100
+    assert summary.time_budget.wall_s * summary.time_budget.coverage_share >= 0.99 * wall_s
