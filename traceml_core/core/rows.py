@@ -48,5 +48,7 @@ def _column(row_type: type[Row], name: str, hint: Any) -> Column:
         rest = [argument for argument in arguments if argument is not type(None)]
         hint = rest[0] if len(rest) == 1 else hint
     if hint not in (int, float, str):
-        raise TypeError(f"{row_type.__name__}.{name} is {hint!r}; a row field is int, float or str, or one of them | None")
+        raise TypeError(
+            f"{row_type.__name__}.{name} is {hint!r}; a row field is int, float or str, or one of them | None"
+        )
     return Column(name, hint, nullable)
