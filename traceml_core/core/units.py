@@ -1,0 +1,82 @@
+"""Numbers as people read them: the only place that turns a measured number into text.
+
+Every function takes a plain number or `None` and gives `–` for `None`, which means 'not measured'.
+"""
+
+from __future__ import annotations
+
+import math
+
+MISSING = "–"
+
+
+def percent(share: float | None) -> str:
+    """A share from 0 to 1 as a whole percentage: `43%`; `<1%` and `>99%` where rounding would tell an untruth."""
+    if share is None or not math.isfinite(share):
+        return MISSING
+    value = share * 100
+    if 0 < value < 0.5:
+        return "<1%"
+    if 99.5 <= value < 100:
+        return ">99%"
+    return f"{value:.0f}%"
+
+
+def milliseconds(value: float | None) -> str:
+    """Milliseconds in the unit that reads best: `52 µs`, `9.81 ms`, `123 ms`, `2.40 s`."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value != 0 and abs(value) < 0.0995:
+        return f"{value * 1000:.0f} µs"
+    if abs(value) < 999.5:
+        return f"{_three_digits(value)} ms"
+    return seconds(value / 1000)
+
+
+def seconds(value: float | None) -> str:
+    """A length of time in seconds: `80 ms`, `2.40 s`, `48.1 s`, `3 min 20 s`, `1 h 05 min`, `2 d 03 h`."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if 0 < value < 0.0995:
+        return milliseconds(value * 1000)
+    if value < 99.95:
+        return f"{_three_digits(value)} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(value / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(value / 3600)
+    return f"{hours // 24} d {hours % 24:02d} h"
+
+
+def byte_size(value: float | None) -> str:
+    """Bytes in binary units, three digits: `512 B`, `38.2 MiB`, `1.20 GiB`."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    amount = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(amount) < 999.5:
+            return f"{amount:.0f} B" if unit == "B" else f"{_three_digits(amount)} {unit}"
+        amount /= 1024
+    return f"{_three_digits(amount)} TiB"
+
+
+def rate(per_second: float | None) -> str:
+    """So many a second, without its unit: `0.42`, `31.8`, `1,240`."""
+    if per_second is None or not math.isfinite(per_second):
+        return MISSING
+    return f"{per_second:,.0f}" if abs(per_second) >= 99.95 else _three_digits(per_second)
+
+
+def count(value: float | None) -> str:
+    """A whole number with its thousands apart: `12,345`."""
+    return f"{value:,.0f}" if value is not None and math.isfinite(value) else MISSING
+
+
+def _three_digits(value: float) -> str:
+    """About three significant digits, never an exponent: `0.42`, `9.81`, `48.1`, `123`."""
+    if abs(value) < 9.995:
+        return f"{value:.2f}"
+    return f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
