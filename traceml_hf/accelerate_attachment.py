@@ -1,0 +1,270 @@
+"""One recorded run of one accelerator: what is put on its instances while the run is open, and taken off at its end."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any
+
+from traceml_core.core.phases import Phase
+from traceml_core.core.settings import Settings
+from traceml_core.loggers.error_log import fail_open, get_error_logger
+from traceml_core.runtime.session import open_session
+from traceml_core.telemetry.messages import RunError, RunStatus
+from traceml_hf.accelerate_facts import copies_out_of_sight, facts_of, identity_of, loader_facts_of, store_of
+from traceml_hf.accelerate_loaders import install, remove
+from traceml_hf.accelerate_steps import LoaderRole, StepTracker
+from traceml_hf.accelerate_trackers import log_verdict
+
+MARK = "_traceml_attachment"
+PHASE_OF_METHOD = {
+    "clip_grad_norm_": Phase.OPTIMIZER,
+    "clip_grad_value_": Phase.OPTIMIZER,
+    "unscale_gradients": Phase.OPTIMIZER,
+    "save_state": Phase.CHECKPOINT,
+    "save_model": Phase.CHECKPOINT,
+    "save": Phase.CHECKPOINT,
+    "log": Phase.LOGGING,
+}
+METHODS_THAT_PREPARE = ("prepare", "prepare_model", "prepare_data_loader", "prepare_optimizer", "skip_first_batches")
+
+_logger = get_error_logger("AccelerateCallback")
+
+
+class Attachment:
+    """Watches one accelerator from construction until `close`."""
+
+    def __init__(self, accelerator: Any, settings: Settings) -> None:
+        """Open a run for `accelerator` and watch what it has prepared and will prepare."""
+        started_ns = perf_counter_ns()
+        self.accelerator = accelerator
+        self._settings = settings
+        self._facts = facts_of(accelerator)
+        self._unmeasured = dict.fromkeys(self._facts.unmeasured)
+        self._undo: list[Callable[[], object]] = []
+        self._loaders: list[tuple[Any, LoaderRole]] = []
+        self._models: list[Any] = []
+        self._optimizers: list[Any] = []
+        self._preparing = 0
+        self._closed = False
+        self._session = open_session(
+            settings, self._facts, identity_of(accelerator), started_ns=started_ns, store=store_of(accelerator)
+        )
+        self._tracker = self._make_tracker()
+        if self._session.enabled:
+            with fail_open(_logger, "attaching to the accelerator"):
+                self._watch_everything()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run goes on."""
+        return not self._closed
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End the run: take everything off, write the verdict to the trackers, print the card. Safe to repeat."""
+        if self._closed:
+            return
+        self._closed = True
+        with fail_open(_logger, "detaching from the accelerator"):
+            self._take_off()
+        status, run_error = self._ending(error)
+        verdict = self._session.finish(status, run_error)
+        if verdict is not None and self._settings.trackers:
+            with fail_open(_logger, "writing to the trackers"):
+                log_verdict(self.accelerator, verdict, self._session.steps.step, with_text=True)
+        self._session.close(status, run_error)
+
+    def _ending(self, error: BaseException | None) -> tuple[RunStatus, RunError | None]:
+        if error is None:
+            return "completed", None
+        status: RunStatus = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        step = self._session.steps.step
+        message = str(error) if self._settings.record_errors else None
+        return status, RunError(type(error).__name__, message, step, step)
+
+    def _make_tracker(self) -> StepTracker:
+        import torch
+
+        return StepTracker(
+            self._session.clock,
+            self._session.steps,
+            models=self._models,
+            optimizers=self._optimizers,
+            grad_enabled=torch.is_grad_enabled,
+            on_training_loader=self._describe_loader,
+            on_unmeasured=self._describe_unmeasured,
+            on_step=self._log_live if self._settings.log_every_n_steps else None,
+        )
+
+    def _watch_everything(self) -> None:
+        accelerator = self.accelerator
+        vars(accelerator)[MARK] = self
+        for name in METHODS_THAT_PREPARE:
+            self._replace(accelerator, name, self._preparing_call)
+        for name, phase in PHASE_OF_METHOD.items():
+            self._replace(accelerator, name, functools.partial(self._phase_call, phase))
+        self._replace(accelerator, "backward", self._backward_call)
+        self._replace(accelerator, "end_training", self._end_training_call)
+        if accelerator.scaler is not None:
+            self._replace(accelerator.scaler, "step", self._scaler_step_call)
+        for kind in ("_models", "_optimizers", "_dataloaders"):
+            for prepared in getattr(accelerator, kind):
+                self._watch_prepared(prepared)
+
+    def _take_off(self) -> None:
+        self._tracker.is_open = False
+        if vars(self.accelerator).get(MARK) is self:
+            del vars(self.accelerator)[MARK]
+        while self._undo:
+            with fail_open(_logger, "taking a hook off"):
+                self._undo.pop()()
+
+    def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Put `make(method)` over a method, on the instance alone, until the run closes."""
+        original = getattr(owner, name, None)
+        if original is None:
+            return
+        before = vars(owner).get(name)
+        replacement = functools.wraps(original)(make(original))
+        vars(owner)[name] = replacement
+
+        def put_back() -> None:
+            if vars(owner).get(name) is not replacement:
+                return
+            if before is None:
+                del vars(owner)[name]
+            else:
+                vars(owner)[name] = before
+
+        self._undo.append(put_back)
+
+    def _phase_call(self, phase: Phase, original: Callable[..., Any]) -> Callable[..., Any]:
+        clock, tracker = self._session.clock, self._tracker
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not tracker.listens():
+                return original(*args, **kwargs)
+            clock.enter(phase)
+            try:
+                return original(*args, **kwargs)
+            finally:
+                clock.leave(phase)
+
+        return call
+
+    def _backward_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        tracker = self._tracker
+        engine_steps = self.accelerator.distributed_type.name in ("DEEPSPEED", "MEGATRON_LM")
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not tracker.listens():
+                return original(*args, **kwargs)
+            tracker.backward_begins()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                tracker.backward_ends()
+                if engine_steps and self.accelerator.sync_gradients:
+                    tracker.optimizer_ends(self.accelerator)
+
+        return call
+
+    def _scaler_step_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """The scaler may skip the update; the step is one all the same."""
+        tracker = self._tracker
+
+        def call(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+            if not tracker.listens():
+                return original(optimizer, *args, **kwargs)
+            tracker.optimizer_begins(optimizer)
+            try:
+                return original(optimizer, *args, **kwargs)
+            finally:
+                tracker.optimizer_ends(optimizer)
+
+        return call
+
+    def _end_training_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.close(sys.exc_info()[1])
+            return original(*args, **kwargs)
+
+        return call
+
+    def _preparing_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._preparing += 1
+            try:
+                result = original(*args, **kwargs)
+            finally:
+                self._preparing -= 1
+            if not self._preparing and not self._closed:
+                with fail_open(_logger, "watching what was prepared"):
+                    for prepared in result if isinstance(result, tuple) else (result,):
+                        self._watch_prepared(prepared)
+            return result
+
+        return call
+
+    def _watch_prepared(self, prepared: Any) -> None:
+        from accelerate.optimizer import AcceleratedOptimizer
+        from torch.nn import Module
+
+        if isinstance(prepared, Module):
+            self._watch_model(prepared)
+        elif isinstance(prepared, AcceleratedOptimizer):
+            self._watch_optimizer(prepared)
+        elif hasattr(type(prepared), "__iter__"):
+            self._watch_loader(prepared)
+
+    def _watch_model(self, model: Any) -> None:
+        if any(known is model for known in self._models):
+            return
+        self._models.append(model)
+        before = model.register_forward_pre_hook(self._tracker.forward_begins)
+        after = model.register_forward_hook(self._tracker.forward_ends, always_call=True)
+        self._undo += [before.remove, after.remove]
+
+    def _watch_optimizer(self, accelerated: Any) -> None:
+        optimizer = accelerated.optimizer
+        if any(known is optimizer for known in self._optimizers):
+            return
+        self._optimizers.append(optimizer)
+        if hasattr(optimizer, "register_step_pre_hook"):
+            before = optimizer.register_step_pre_hook(self._tracker.optimizer_begins)
+            after = optimizer.register_step_post_hook(self._tracker.optimizer_ends)
+            self._undo += [before.remove, after.remove]
+
+    def _watch_loader(self, loader: Any) -> None:
+        role = install(loader, self._tracker)
+        if role is None:
+            return
+        self._loaders.append((loader, role))
+        self._undo.append(functools.partial(remove, loader))
+        if copies_out_of_sight(self.accelerator, loader):
+            self._describe_unmeasured(Phase.H2D.key)
+
+    def _describe_loader(self, role: LoaderRole) -> None:
+        for loader, known in self._loaders:
+            if known is role:
+                batch_size, loader_facts = loader_facts_of(loader)
+                self._session.describe(batch_size=batch_size, loader=loader_facts)
+
+    def _describe_unmeasured(self, key: str) -> None:
+        if key not in self._unmeasured:
+            self._unmeasured[key] = None
+            self._session.describe(unmeasured=tuple(self._unmeasured))
+
+    def _log_live(self) -> None:
+        steps = self._session.steps
+        if steps.steps_done % (self._settings.log_every_n_steps or 1):
+            return
+        verdict = self._session.live_verdict()
+        if verdict is not None:
+            self._session.clock.enter(Phase.LOGGING)
+            try:
+                log_verdict(self.accelerator, verdict, steps.step, with_text=False)
+            finally:
+                self._session.clock.leave(Phase.LOGGING)

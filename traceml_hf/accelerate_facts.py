@@ -1,0 +1,88 @@
+"""What an `Accelerator` says of its run: who this process is, what runs, and what cannot be measured there."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from traceml_core.core.identity import RankIdentity
+from traceml_core.core.phases import Phase
+from traceml_core.telemetry.facts import LoaderFacts, RunFacts
+
+_UNMEASURED = {
+    "DEEPSPEED": (Phase.BACKWARD, Phase.GRAD_SYNC, Phase.OPTIMIZER),
+    "MEGATRON_LM": (Phase.FORWARD, Phase.BACKWARD, Phase.GRAD_SYNC, Phase.OPTIMIZER),
+    "FSDP": (Phase.GRAD_SYNC,),
+}
+
+
+def identity_of(accelerator: Any) -> RankIdentity:
+    """This process, as the accelerator's `PartialState` names it."""
+    world_size = accelerator.num_processes
+    local_world_size = os.environ.get("LOCAL_WORLD_SIZE", "")
+    per_node = int(local_world_size) if local_world_size.isdigit() and int(local_world_size) > 0 else world_size
+    return RankIdentity(
+        rank=accelerator.process_index,
+        local_rank=accelerator.local_process_index,
+        world_size=world_size,
+        nodes=max(1, world_size // per_node),
+    )
+
+
+def store_of(accelerator: Any) -> Any | None:
+    """The rendezvous store of the process group that the accelerator set up; null in one process."""
+    if accelerator.num_processes == 1:
+        return None
+    from torch.distributed import distributed_c10d
+
+    if not distributed_c10d.is_initialized():
+        return None
+    return distributed_c10d._get_default_store()
+
+
+def facts_of(accelerator: Any) -> RunFacts:
+    """The facts that hold from the start; the loader's come when it is known which one trains."""
+    return RunFacts(
+        framework="accelerate",
+        versions={
+            name: str(sys.modules[name].__version__)
+            for name in ("torch", "accelerate")
+            if hasattr(sys.modules.get(name), "__version__")
+        },
+        device=accelerator.device.type,
+        precision=accelerator.mixed_precision,
+        accumulation=accelerator.gradient_accumulation_steps,
+        unmeasured=unmeasured_of(accelerator),
+    )
+
+
+def unmeasured_of(accelerator: Any) -> tuple[str, ...]:
+    """The keys of the phases that this strategy does not let an outsider separate.
+
+    DeepSpeed's engine steps and synchronises inside its backward, Megatron-LM does everything in one call, FSDP
+    gathers and scatters inside forward and backward, and DDP synchronises inside backward.
+    """
+    phases = _UNMEASURED.get(accelerator.distributed_type.name, ())
+    if not phases and accelerator.num_processes > 1:
+        phases = (Phase.GRAD_SYNC,)
+    return tuple(phase.key for phase in phases)
+
+
+def loader_facts_of(loader: Any) -> tuple[int | None, LoaderFacts]:
+    """The batch size per process of a prepared loader, and how it was built."""
+    batch_size = getattr(loader, "batch_size", None)
+    if batch_size is None:
+        batch_size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    return batch_size, LoaderFacts(
+        num_workers=getattr(loader, "num_workers", None),
+        prefetch_factor=getattr(loader, "prefetch_factor", None),
+        persistent_workers=getattr(loader, "persistent_workers", None),
+    )
+
+
+def copies_out_of_sight(accelerator: Any, loader: Any) -> bool:
+    """Whether batches go to another device in a way that the loader's proxy does not see."""
+    if accelerator.device.type == "cpu":
+        return False
+    return type(loader).__name__ != "DataLoaderShard" or loader.device is None

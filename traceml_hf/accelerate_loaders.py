@@ -1,0 +1,201 @@
+"""The proxy in a prepared loader's place for its `base_dataloader`: it tells when batches are asked for and awaited.
+
+An Accelerate loader keeps the user's `DataLoader` in the instance attribute `base_dataloader` and iterates that, so a
+stand-in sees every fetch. Two moments lie outside it: when the loop asks for its next batch, and the copy to the
+device that comes before the fetch. `DataLoaderShard.__iter__` reads its own attribute `device` at exactly that moment;
+while a run is open the proxy holds that attribute, and the shard's `__getattr__` asks the proxy for what it lacks.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import CodeType
+from typing import Any
+
+from traceml_core.core.phases import Phase
+from traceml_hf.accelerate_steps import LoaderRole, StepTracker
+
+MISSING: Any = object()
+
+
+class _Proxied:
+    """What one proxy stands in for. `device` is held for the shard whose loop runs `loop_code`; else it is missing."""
+
+    __slots__ = ("base", "device", "loop_code", "reads_ahead", "resumed", "role", "tracker")
+
+    def __init__(self, base: Any, tracker: StepTracker | None, role: LoaderRole | None) -> None:
+        self.base = base
+        self.tracker = tracker
+        self.role = role
+        self.device: Any = MISSING
+        self.loop_code: CodeType | None = None
+        self.reads_ahead = False
+        self.resumed = False
+
+
+class LoaderProxy:
+    """Stands in for the loader `base`; whatever it does not know is the base's.
+
+    Copied or unpickled, it stands in for the copied base and tells nobody.
+    """
+
+    _proxied: _Proxied
+
+    def __init__(self, base: Any, tracker: StepTracker | None = None, role: LoaderRole | None = None) -> None:
+        """Tell `tracker` of each iteration over `base`, whose role is `role`."""
+        object.__setattr__(self, "_proxied", _Proxied(base, tracker, role))
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._proxied.base)
+
+    def __getattr__(self, name: str) -> Any:
+        proxied = self._proxied
+        if name == "device" and proxied.device is not MISSING:
+            # Called by the shard's __getattr__, called in turn by whoever read `shard.device`.
+            reader = sys._getframe(1).f_back
+            if reader is not None and reader.f_code is proxied.loop_code:
+                _loop_resumes(proxied)
+            return proxied.device
+        return getattr(proxied.base, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._proxied.base, name, value)
+
+    def __len__(self) -> int:
+        return len(self._proxied.base)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        proxied = self._proxied
+        return _detached, (proxied.base, () if proxied.device is MISSING else (proxied.device,))
+
+    def __iter__(self) -> Iterator[Any]:
+        proxied = self._proxied
+        tracker, role = proxied.tracker, proxied.role
+        if tracker is None or role is None or not tracker.listens():
+            return iter(proxied.base)
+        if proxied.resumed:  # an iteration that an exception ended during the copy to the device
+            proxied.resumed = False
+            tracker.clock.leave(Phase.H2D)
+        tracker.loop_begins(role)
+        try:
+            return _Batches(iter(proxied.base), proxied, tracker, role)
+        finally:
+            if not role.workers:
+                tracker.loop_begun(role)
+
+
+class _Batches:
+    """One iteration over a proxied loader. That it is dropped says that the loop over it has ended."""
+
+    __slots__ = ("_ahead", "_batches", "_loop", "_proxied", "_role", "_started", "_tracker")
+
+    def __init__(self, batches: Iterator[Any], proxied: _Proxied, tracker: StepTracker, role: LoaderRole) -> None:
+        self._batches: Iterator[Any] | None = batches
+        self._proxied = proxied
+        self._tracker = tracker
+        self._role = role
+        self._loop = role.loops
+        self._started = False
+        self._ahead: tuple[int | None, int | None] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        batches, tracker, role = self._batches, self._tracker, self._role
+        if batches is None:
+            raise StopIteration
+        if not tracker.listens():
+            return next(batches)
+        self._fetch_begins()
+        clock = tracker.clock
+        clock.enter(Phase.INPUT_WAIT)
+        try:
+            batch = next(batches)
+        except StopIteration:
+            if role.workers and clock.owner is Phase.INPUT_WAIT:
+                clock.book(Phase.LOADER_START)  # there was nothing left to wait for: the workers were shut down
+            raise
+        finally:
+            clock.leave(Phase.INPUT_WAIT)
+            if not self._started:
+                self._started = True
+                tracker.loop_begun(role)
+        if self._proxied.reads_ahead:
+            self._ahead = tracker.size_of(batch)
+        else:
+            role.hand_out(tracker.size_of(batch))
+        return batch
+
+    def __del__(self) -> None:
+        tracker = self._tracker
+        if tracker.listens() and self._role.loops == self._loop:
+            tracker.loop_closes(self._role)
+            self._batches = None
+            tracker.loop_ends(self._role)
+
+    def _fetch_begins(self) -> None:
+        """The loop is handed the batch read ahead; where its asking for it was not seen, it is taken to ask now."""
+        proxied = self._proxied
+        if proxied.resumed:
+            proxied.resumed = False
+            self._tracker.clock.leave(Phase.H2D)
+        elif self._started:
+            self._tracker.fetch(self._role)
+        if self._ahead is not None:
+            self._role.hand_out(self._ahead)
+
+
+def install(loader: Any, tracker: StepTracker) -> LoaderRole | None:
+    """Put a proxy into a prepared loader.
+
+    Returns null where there is nothing to see: a loader of another kind, one that has a proxy, and one whose batches
+    are fetched by rank 0 alone.
+    """
+    from accelerate.data_loader import DataLoaderDispatcher, DataLoaderShard
+
+    attributes = vars(loader)
+    base = attributes.get("base_dataloader")
+    kind = type(loader)
+    if base is None or type(base) is LoaderProxy:
+        return None
+    if issubclass(kind, DataLoaderDispatcher) and loader.state.process_index != 0:
+        return None
+    role = LoaderRole(getattr(base, "num_workers", 0) or 0)
+    proxy = LoaderProxy(base, tracker, role)
+    proxied = proxy._proxied
+    proxied.reads_ahead = issubclass(kind, (DataLoaderShard, DataLoaderDispatcher))
+    if issubclass(kind, DataLoaderShard) and "device" in attributes:
+        proxied.loop_code = DataLoaderShard.__iter__.__code__
+        proxied.device = attributes.pop("device")
+    attributes["base_dataloader"] = proxy
+    return role
+
+
+def remove(loader: Any) -> None:
+    """Give a prepared loader back what `install` took; does nothing where somebody replaced the proxy."""
+    attributes = vars(loader)
+    proxy = attributes.get("base_dataloader")
+    if type(proxy) is not LoaderProxy:
+        return
+    proxied = proxy._proxied
+    attributes["base_dataloader"] = proxied.base
+    if proxied.device is not MISSING:
+        attributes.setdefault("device", proxied.device)
+
+
+def _loop_resumes(proxied: _Proxied) -> None:
+    tracker, role = proxied.tracker, proxied.role
+    if tracker is not None and role is not None and not proxied.resumed and tracker.listens():
+        proxied.resumed = True
+        tracker.fetch(role)
+        tracker.clock.enter(Phase.H2D)
+
+
+def _detached(base: Any, device: tuple[Any, ...]) -> LoaderProxy:
+    proxy = LoaderProxy(base)
+    if device:
+        proxy._proxied.device = device[0]
+    return proxy
