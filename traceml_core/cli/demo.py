@@ -57,7 +57,9 @@ def _train(training: Training, runs_dir: str) -> FinalSummary:
     folder = PACKAGED if PACKAGED.is_dir() else CHECKOUT
     finished = subprocess.run([sys.executable, str(folder / training.script), *training.arguments], env=environment)
     if finished.returncode != 0:
-        raise click.ClickException(f"{training.script} ended with exit code {finished.returncode}; see its output above")
+        raise click.ClickException(
+            f"{training.script} ended with exit code {finished.returncode}; see its output above"
+        )
     made = sorted(_summaries(runs_dir) - before)
     if not made:
         raise click.ClickException(f"{training.script} left no report in {runs_dir}; see errors.log in its run folder")

@@ -18,7 +18,7 @@ MANIFEST_VERSION = "1.0"
 
 
 class RunFolder(msgspec.Struct, frozen=True):
-    """One run's folder. `notice` says what a person must know about where it is, when it is not where it was asked for."""
+    """One run's folder. `notice` says where it is and why, when that is not where it was asked for."""
 
     path: Path
     run_id: str
@@ -75,7 +75,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     owner: Owner
 
 
-class RunNotFound(Exception):
+class RunLookupError(LookupError):
     """There is no such run; the message says what was looked for, and what to do."""
 
 
@@ -151,19 +151,19 @@ def find_run(target: str | None, runs_dir: str = "traceml_runs") -> Path:
     """The run folder that `target` names (a run folder, or a file in one); the newest of `runs_dir` where it is None.
 
     Raises:
-        RunNotFound: there is none; the message says what to do.
+        RunLookupError: there is none; the message says what to do.
     """
     if target is None:
         runs = run_folders(Path(runs_dir))
         if not runs:
-            raise RunNotFound(f"there are no runs in {runs_dir}; train with a TraceMLCallback, or name a run folder")
+            raise RunLookupError(f"there are no runs in {runs_dir}; train with a TraceMLCallback, or name a run folder")
         return runs[0]
     path = Path(target)
     if not path.exists():
-        raise RunNotFound(f"{target} does not exist; `traceml list` shows the runs in {runs_dir}")
+        raise RunLookupError(f"{target} does not exist; `traceml list` shows the runs in {runs_dir}")
     folder = path if path.is_dir() else path.parent
     if not any((folder / name).exists() for name in ("manifest.json", "telemetry.sqlite", "final_summary.json")):
-        raise RunNotFound(f"{target} is not a run folder; `traceml list` shows the runs in {runs_dir}")
+        raise RunLookupError(f"{target} is not a run folder; `traceml list` shows the runs in {runs_dir}")
     return folder
 
 

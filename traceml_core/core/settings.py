@@ -17,7 +17,7 @@ ReportStyle = Literal["full", "line", "off"]
 
 
 class SettingsArguments(TypedDict, total=False):
-    """The keyword arguments that every adapter and `trace_run` accept; plain JSON types, so that configs can hold them."""
+    """The keyword arguments of every adapter and of `trace_run`: plain JSON types, so that configs can hold them."""
 
     name: str | None
     runs_dir: str
@@ -85,8 +85,8 @@ def settings_reference() -> str:
     lines = [
         "# Settings",
         "",
-        "Every adapter and `trace_run` take the same keyword-only arguments, plain JSON types all. An argument wins over the",
-        "environment variable, which wins over the default. A bad argument raises `ValueError` where the callback is made; a",
+        "Every adapter and `trace_run` take the same keyword-only arguments, plain JSON types all. An argument wins over",
+        "the environment variable, which wins over the default. A bad argument raises `ValueError` at construction; a",
         "bad environment variable warns once and is ignored.",
         "",
         "| argument | environment | default | accepted | what it does |",

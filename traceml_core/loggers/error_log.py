@@ -1,4 +1,4 @@
-"""Where TraceML's own failures go: `errors.log` of the run, once per cause, and a count per edge. Never the user's logging."""
+"""Where TraceML's own failures go: `errors.log` of the run, once per cause, and a count per component."""
 
 from __future__ import annotations
 

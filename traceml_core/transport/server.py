@@ -1,0 +1,140 @@
+"""The aggregator's end of the wire: admits one key, binds each connection to one rank, decodes what it says."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import msgspec
+import zmq
+from zmq.utils import z85
+
+from traceml_core.telemetry.messages import (
+    Batch,
+    Finish,
+    FromAggregator,
+    FromRank,
+    Hello,
+    Refused,
+    decode_from_rank,
+    encode,
+)
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+HANDSHAKE_MS = 5_000
+HEARTBEAT_MS = 10_000
+RECEIVE_LIMIT = 256
+RECEIVE_QUEUE = 1_000
+ZAP_ENDPOINT = "inproc://zeromq.zap.01"
+
+
+class TelemetryServer:
+    """A CURVE ROUTER on a listening descriptor that somebody else bound. Not thread-safe."""
+
+    def __init__(self, listening_fd: int, *, server_public: str, server_secret: str, client_public: str) -> None:
+        """Serve on `listening_fd`; the keys are Z85 text."""
+        self.refused: Counter[str] = Counter()
+        self._admitted = z85.decode(client_public.encode())
+        self._senders: dict[bytes, tuple[int, int]] = {}
+        self._context = zmq.Context()
+        self._zap = self._context.socket(zmq.REP)
+        self._zap.linger = 0
+        self._zap.bind(ZAP_ENDPOINT)
+        self._router = self._context.socket(zmq.ROUTER)
+        self._configure(server_public, server_secret)
+        # libzmq closes the descriptor it was given; the caller's stays open.
+        self._router.setsockopt(zmq.USE_FD, os.dup(listening_fd))
+        self._router.bind(_endpoint_of(listening_fd))
+        self._poller = zmq.Poller()
+        self._poller.register(self._router, zmq.POLLIN)
+        self._poller.register(self._zap, zmq.POLLIN)
+
+    def receive(self, timeout_ms: int) -> list[tuple[bytes, FromRank]]:
+        """What ranks said within `timeout_ms`, in order, with the connection it came from. Refusals are counted."""
+        received: list[tuple[bytes, FromRank]] = []
+        ready = dict(self._poller.poll(timeout_ms))
+        if self._zap in ready:
+            self._answer_handshakes()
+        if self._router in ready:
+            while len(received) < RECEIVE_LIMIT:
+                try:
+                    frames = self._router.recv_multipart(zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                message = self._admit(frames)
+                if message is not None:
+                    received.append((frames[0], message))
+        return received
+
+    def send(self, peer: bytes, message: FromAggregator) -> None:
+        """Say something to a connection; one that is gone or does not read is counted, not waited for."""
+        try:
+            self._router.send_multipart([peer, encode(message)], zmq.NOBLOCK)
+        except zmq.ZMQError:
+            self.refused["unreachable"] += 1
+
+    def close(self, linger_ms: int = 500) -> None:
+        """Let what was said go out for at most `linger_ms`, and close."""
+        self._router.linger = linger_ms
+        self._router.close()
+        self._zap.close()
+        self._context.term()
+
+    def _configure(self, server_public: str, server_secret: str) -> None:
+        router = self._router
+        router.curve_server = True
+        router.curve_publickey = server_public.encode()
+        router.curve_secretkey = server_secret.encode()
+        router.maxmsgsize = MAX_MESSAGE_BYTES
+        router.handshake_ivl = HANDSHAKE_MS
+        router.heartbeat_ivl = HEARTBEAT_MS
+        router.rcvhwm = RECEIVE_QUEUE
+        router.router_mandatory = True
+        router.linger = 0
+
+    def _answer_handshakes(self) -> None:
+        """ZAP (RFC 27): admit the one client key, refuse everybody else in silence."""
+        while True:
+            try:
+                frames = self._zap.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            request = frames[1] if len(frames) > 1 else b""
+            admitted = len(frames) == 7 and frames[5] == b"CURVE" and frames[6] == self._admitted
+            if not admitted:
+                self.refused["wrong key"] += 1
+            status = [b"200", b"OK"] if admitted else [b"400", b"not admitted"]
+            self._zap.send_multipart([b"1.0", request, *status, b"", b""])
+
+    def _admit(self, frames: list[bytes]) -> FromRank | None:
+        """The decoded message, if it may come from this connection."""
+        peer = frames[0]
+        if len(frames) != 2:
+            self.refused["malformed"] += 1
+            return None
+        try:
+            message = decode_from_rank(frames[1])
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self.refused["malformed"] += 1
+            return None
+        if isinstance(message, Hello):
+            sender = (message.identity.rank, message.identity.incarnation)
+            if self._senders.setdefault(peer, sender) != sender:
+                return self._refuse(peer, "another rank's hello on a bound connection")
+        elif peer not in self._senders:
+            return self._refuse(peer, "no hello")
+        elif isinstance(message, (Batch, Finish)) and (message.rank, message.incarnation) != self._senders[peer]:
+            return self._refuse(peer, "rows for another rank")
+        return message
+
+    def _refuse(self, peer: bytes, reason: str) -> None:
+        self.refused[reason] += 1
+        self.send(peer, Refused(reason))
+
+
+def _endpoint_of(descriptor: int) -> str:
+    import socket
+
+    with socket.socket(fileno=os.dup(descriptor)) as listener:
+        host, port = listener.getsockname()[:2]
+    return f"tcp://{host}:{port}"
