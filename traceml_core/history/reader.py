@@ -1,177 +1,177 @@
-"""Reads a run's history into numpy columns; the file may be in use by the aggregator."""
+"""The reader of a run's history: columns as numpy arrays, and what is known of ranks and run. Read-only."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from traceml_core.core.identity import RankIdentity
-from traceml_core.history.tables import SCHEMA_VERSION
+from traceml_core.history.database import HistoryUnreadableError, open_for_reading, unreadable
 from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import RunError, RunStatus
 
-Columns = Mapping[str, np.ndarray[Any, Any]]
+__all__ = ["Columns", "HistoryReader", "HistoryUnreadableError", "RankRecord"]
 
+Columns = Mapping[str, np.ndarray]
 
-class HistoryUnreadableError(Exception):
-    """The history cannot be read; the message says why, and what to do."""
+_CHUNK_ROWS = 2_000
+# Columns that history adds to every row, and where they come from.
+_KEYS = {"rank": "source", "incarnation": "source", "seq": "seq"}
 
 
 class RankRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One start of one rank. `wall_ns` and `status` are null until it has said how it ended."""
+    """One incarnation of one rank: who it was, how far it came, how it ended.
 
-    identity: RankIdentity
+    `elapsed_ns` is its run time so far on its own clock, `wall_ns` the whole of it, null until it has finished;
+    `status` is 'running' until then. `failures` counts what failed in that rank's telemetry, by edge.
+    """
+
+    rank: int
+    incarnation: int
+    local_rank: int
+    world_size: int
+    nodes: int
+    host: str
+    pid: int
     started_unix_ns: int
     last_seen_unix_ns: int
     elapsed_ns: int
+    wall_ns: int | None
+    status: RunStatus
+    error: RunError | None
     rows_received: int
     rows_dropped: int
     failures: dict[str, int]
-    status: RunStatus | None
-    error: RunError | None
-    wall_ns: int | None
     overhead_ns_per_step: float | None
 
 
 class HistoryReader:
-    """A read-only view of one history file."""
+    """Reads one history file, which may be written at the same moment by another process.
 
-    def __init__(self, path: Path) -> None:
+    Usable as a context manager. Every method raises `HistoryUnreadableError` where the file turns out to be damaged.
+    """
+
+    def __init__(self, path: Path | str) -> None:
         """Open the file.
 
         Raises:
-            HistoryUnreadableError: it is missing, damaged, foreign, or of another schema version.
+            HistoryUnreadableError: it is missing, damaged, no history, or one of a newer TraceML.
         """
-        self._path = path
-        if not path.exists():
-            raise HistoryUnreadableError(
-                f"{path} does not exist; the run recorded nothing, or its folder was moved apart"
-            )
-        try:
-            self._connection = _connect(path)
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        except sqlite3.Error as error:
-            raise HistoryUnreadableError(
-                f"{path} cannot be read as a history ({error}); it is damaged or foreign"
-            ) from error
-        if version != SCHEMA_VERSION:
-            self._connection.close()
-            raise HistoryUnreadableError(
-                f"{path} has schema version {version}, this TraceML reads {SCHEMA_VERSION}; use the release that wrote it"
-            )
+        self._path = Path(path)
+        self._connection = open_for_reading(self._path)
 
     def __enter__(self) -> HistoryReader:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
-    def columns(self, table: str, names: Sequence[str] | None = None) -> Columns:
-        """The columns of a table, in order of arrival; all of them, or those in `names`. A missing table has none.
-
-        Whole numbers that are always there come as int64, numbers that may be missing as float64 with NaN, text as
-        objects.
-
-        Raises:
-            HistoryUnreadableError: the file is damaged.
-        """
-        try:
-            described = {
-                name: (kind, bool(required))
-                for _, name, kind, required, *_ in self._connection.execute(f"PRAGMA table_info('{table}')")
-            }
-            wanted = [name for name in (described if names is None else names) if name in described]
-            if not wanted:
-                return {}
-            quoted = ", ".join(f'"{name}"' for name in wanted)
-            rows = self._connection.execute(f'SELECT {quoted} FROM "{table}" ORDER BY rowid').fetchall()
-        except sqlite3.Error as error:
-            raise HistoryUnreadableError(f"{self._path}, table {table}: {error}") from error
-        values = zip(*rows, strict=True) if rows else ((),) * len(wanted)
-        return {name: _array(column, *described[name]) for name, column in zip(wanted, values, strict=True)}
-
-    def ranks(self) -> list[RankRecord]:
-        """Every start of every rank, in order of rank and start.
-
-        Raises:
-            HistoryUnreadableError: the file is damaged.
-        """
-        query = (
-            "SELECT identity, started_unix_ns, last_seen_unix_ns, elapsed_ns, rows_received, rows_dropped, failures,"
-            " status, error, wall_ns, overhead_ns_per_step FROM ranks ORDER BY rank, started_unix_ns"
-        )
-        try:
-            return [_rank_record(*row) for row in self._connection.execute(query)]
-        except (sqlite3.Error, msgspec.MsgspecError) as error:
-            raise HistoryUnreadableError(f"{self._path}, table ranks: {error}") from error
-
-    def facts(self) -> RunFacts | None:
-        """The facts of the run, once they were told.
-
-        Raises:
-            HistoryUnreadableError: the file is damaged.
-        """
-        try:
-            row = self._connection.execute("SELECT facts FROM facts").fetchone()
-            return None if row is None else msgspec.json.decode(row[0], type=RunFacts)
-        except (sqlite3.Error, msgspec.MsgspecError) as error:
-            raise HistoryUnreadableError(f"{self._path}, table facts: {error}") from error
-
     def close(self) -> None:
-        """Close the file."""
+        """Let go of the file."""
         self._connection.close()
 
+    def columns(self, table: str, names: Sequence[str] | None = None) -> Columns:
+        """Columns of a row table, all of them or those named, as arrays of one length, in the order of arrival.
 
-def _connect(path: Path) -> sqlite3.Connection:
-    """Open for reading; a folder that cannot be written hides the write-ahead log, and what is in the file is shown."""
-    uri = path.absolute().as_uri()
-    connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=5)
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        return connection
-    except sqlite3.OperationalError:
-        connection.close()
-        connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        return connection
+        To a row's own columns history adds `rank`, `incarnation` and `seq`. Columns that cannot be null are int64
+        (whole numbers), float64 or object (text); those that can be are float64, NaN where null (text: None).
+        A table that the history does not have gives no columns.
+
+        Raises:
+            KeyError: the table has no column of that name.
+        """
+        with self._guard():
+            kinds = self._column_types(table)
+            if not kinds:
+                return {}
+            wanted = (
+                list(names) if names is not None else [*_KEYS, *(name for name in kinds if name not in _KEYS.values())]
+            )
+            stored = list(dict.fromkeys(_KEYS.get(name, name) for name in wanted))
+            missing = [name for name in stored if name not in kinds]
+            if missing:
+                raise KeyError(f"{table} has no column {missing[0]!r}; it has {', '.join([*_KEYS, *kinds])}")
+            arrays = self._read(table, {name: kinds[name] for name in stored})
+            if "source" in arrays:
+                sources = arrays.pop("source")
+                arrays |= {key: values[sources] for key, values in self._sources().items()}
+            return {name: arrays[name] for name in wanted}
+
+    def tables(self) -> list[str]:
+        """The names of the row tables."""
+        with self._guard():
+            rows = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid")
+            return [name for (name,) in rows if name not in ("ranks", "facts", "failures")]
+
+    def ranks(self) -> list[RankRecord]:
+        """Every incarnation of every rank, by rank, then by when it started."""
+        fields = RankRecord.__struct_fields__
+        with self._guard():
+            rows = self._connection.execute(
+                f"SELECT {', '.join(fields)} FROM ranks ORDER BY rank, started_unix_ns, source"
+            )
+            return [_rank_record(dict(zip(fields, row, strict=True))) for row in rows]
+
+    def facts(self) -> RunFacts | None:
+        """What the lowest rank that told anything knows of the run."""
+        with self._guard():
+            row = self._connection.execute("SELECT facts FROM facts ORDER BY rank LIMIT 1").fetchone()
+        return None if row is None else msgspec.json.decode(row[0], type=RunFacts)
+
+    def failures(self) -> dict[str, int]:
+        """What failed in the aggregator itself, by edge; the ranks' own failures are in their records."""
+        with self._guard():
+            return dict(self._connection.execute("SELECT edge, count FROM failures ORDER BY edge"))
+
+    def _column_types(self, table: str) -> dict[str, Any]:
+        """The columns of a table, `source` and `seq` included, and the type of array that holds each."""
+        rows = self._connection.execute("SELECT name, type, [notnull] FROM pragma_table_info(?)", (table,))
+        return {name: _array_type(kind, bool(notnull)) for name, kind, notnull in rows}
+
+    def _read(self, table: str, kinds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        names = ", ".join(f'"{name}"' for name in kinds)
+        cursor = self._connection.execute(f'SELECT {names} FROM "{table}" ORDER BY rowid')
+        parts: list[list[np.ndarray]] = [[np.empty(0, kind)] for kind in kinds.values()]
+        # Small chunks: the Python objects on the way to the arrays stay few, and in the processor's cache.
+        while rows := cursor.fetchmany(_CHUNK_ROWS):
+            for part, values, kind in zip(parts, zip(*rows, strict=True), kinds.values(), strict=True):
+                part.append(np.array(values, kind))
+        return {name: np.concatenate(part) for name, part in zip(kinds, parts, strict=True)}
+
+    def _sources(self) -> dict[str, np.ndarray]:
+        """Rank and incarnation by the number of their source."""
+        rows = self._connection.execute("SELECT source, rank, incarnation FROM ranks").fetchall()
+        size = max((source for source, *_ in rows), default=0) + 1
+        keys = {"rank": np.zeros(size, np.int64), "incarnation": np.zeros(size, np.int64)}
+        for source, rank, incarnation in rows:
+            keys["rank"][source] = rank
+            keys["incarnation"][source] = incarnation
+        return keys
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise unreadable(self._path, error) from error
 
 
-def _array(values: Sequence[Any], kind: str, required: bool) -> np.ndarray[Any, Any]:
+def _array_type(kind: str, notnull: bool) -> Any:
     if kind == "TEXT":
-        return np.array(values, dtype=object)
-    if kind == "INTEGER" and required:
-        return np.array(values, dtype=np.int64)
-    return np.array(values, dtype=np.float64)
+        return object
+    return np.int64 if kind == "INTEGER" and notnull else np.float64
 
 
-def _rank_record(
-    identity: str,
-    started_unix_ns: int,
-    last_seen_unix_ns: int,
-    elapsed_ns: int,
-    rows_received: int,
-    rows_dropped: int,
-    failures: str,
-    status: RunStatus | None,
-    error: str | None,
-    wall_ns: int | None,
-    overhead_ns_per_step: float | None,
-) -> RankRecord:
-    return RankRecord(
-        identity=msgspec.json.decode(identity, type=RankIdentity),
-        started_unix_ns=started_unix_ns,
-        last_seen_unix_ns=last_seen_unix_ns,
-        elapsed_ns=elapsed_ns,
-        rows_received=rows_received,
-        rows_dropped=rows_dropped,
-        failures=msgspec.json.decode(failures, type=dict[str, int]),
-        status=status,
-        error=None if error is None else msgspec.json.decode(error, type=RunError),
-        wall_ns=wall_ns,
-        overhead_ns_per_step=overhead_ns_per_step,
-    )
+def _rank_record(values: dict[str, Any]) -> RankRecord:
+    values["failures"] = json.loads(values["failures"])
+    values["error"] = None if values["error"] is None else msgspec.json.decode(values["error"], type=RunError)
+    return RankRecord(**values)

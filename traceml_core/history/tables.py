@@ -1,74 +1,103 @@
-"""The tables of a run's history, derived from the row types that samplers declare."""
+"""The tables of a run's history, derived from row types: their DDL, their insert statement, their decoder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
 
 import msgspec
 
 from traceml_core.core.rows import Column, Row, columns_of
 
 SCHEMA_VERSION = 1
-SQL_TYPES = {int: "INTEGER", float: "REAL", str: "TEXT"}
-BATCH_COLUMNS = ("rank", "incarnation", "seq")
 
-# One record a rank and incarnation; `watermark` is the last batch whose rows are stored.
-RANKS_DDL = """
-CREATE TABLE IF NOT EXISTS ranks (
-    rank INTEGER NOT NULL, incarnation INTEGER NOT NULL, identity TEXT NOT NULL,
-    started_unix_ns INTEGER NOT NULL, last_seen_unix_ns INTEGER NOT NULL,
-    watermark INTEGER NOT NULL DEFAULT 0, elapsed_ns INTEGER NOT NULL DEFAULT 0,
-    rows_received INTEGER NOT NULL DEFAULT 0, rows_dropped INTEGER NOT NULL DEFAULT 0,
+# What history adds in front of every row. `source` is the id of a (rank, incarnation) in `ranks`: one byte instead of
+# ten in each of millions of rows.
+KEY_COLUMNS = ("source", "seq")
+
+_STRICT_SINCE = (3, 37, 0)
+_SQL_TYPES: dict[type, str] = {int: "INTEGER", float: "REAL", str: "TEXT"}
+# What a column of SQLite can hold. A row beyond that is refused as it is decoded, not in the middle of an insert.
+_WIRE_TYPES: dict[type, Any] = {int: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)], float: float, str: str}
+
+_RANKS = """
+    source INTEGER PRIMARY KEY,
+    rank INTEGER NOT NULL,
+    incarnation INTEGER NOT NULL,
+    local_rank INTEGER NOT NULL,
+    world_size INTEGER NOT NULL,
+    nodes INTEGER NOT NULL,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    started_unix_ns INTEGER NOT NULL,
+    watermark INTEGER NOT NULL DEFAULT 0,
+    last_seen_unix_ns INTEGER NOT NULL,
+    elapsed_ns INTEGER NOT NULL DEFAULT 0,
+    wall_ns INTEGER,
+    status TEXT NOT NULL DEFAULT 'running',
+    error TEXT,
+    rows_received INTEGER NOT NULL DEFAULT 0,
+    rows_dropped INTEGER NOT NULL DEFAULT 0,
     failures TEXT NOT NULL DEFAULT '{}',
-    status TEXT, error TEXT, wall_ns INTEGER, overhead_ns_per_step REAL,
-    PRIMARY KEY (rank, incarnation)
-) STRICT
+    overhead_ns_per_step REAL,
+    UNIQUE (rank, incarnation)
 """
-FACTS_DDL = "CREATE TABLE IF NOT EXISTS facts (id INTEGER PRIMARY KEY CHECK (id = 1), facts TEXT NOT NULL) STRICT"
 
 
 class RowTable(msgspec.Struct, frozen=True):
-    """One row type's table: its columns, and the statements that make and fill it."""
+    """One row type as history sees it. `decode` turns a chunk's msgpack array into tuples in column order."""
 
     name: str
-    columns: tuple[Column, ...]
-    create: str
+    ddl: str
     insert: str
-    decode_rows: msgspec.msgpack.Decoder[list[Row]]
+    decode: Callable[[Any], list[tuple[Any, ...]]]
 
 
-def row_tables(row_types: Iterable[type[Row]]) -> dict[str, RowTable]:
-    """The tables of these row types, by name.
+def row_table(row_type: type[Row]) -> RowTable:
+    """Derive a table from a row type.
 
     Raises:
-        TypeError: two row types claim one table, or a field cannot be stored.
+        TypeError: a field of the row type is not one that a row may have.
     """
-    tables: dict[str, RowTable] = {}
-    for row_type in row_types:
-        if row_type.table in tables:
-            raise TypeError(f"two row types claim the table {row_type.table!r}; {row_type.__name__} needs another name")
-        tables[row_type.table] = _table(row_type)
-    return tables
-
-
-def _table(row_type: type[Row]) -> RowTable:
     columns = columns_of(row_type)
-    names = [*BATCH_COLUMNS, *(column.name for column in columns)]
-    declared = [f"{name} INTEGER NOT NULL" for name in BATCH_COLUMNS]
-    declared += [f"{_quoted(column.name)} {_sql_type(column)}" for column in columns]
-    table = _quoted(row_type.table)
-    return RowTable(
-        row_type.table,
-        columns,
-        f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(declared)}) STRICT",
-        f"INSERT INTO {table} ({', '.join(map(_quoted, names))}) VALUES ({', '.join('?' * len(names))})",
-        msgspec.msgpack.Decoder(list[row_type]),  # type: ignore[valid-type]
-    )
+    names = [*KEY_COLUMNS, *(column.name for column in columns)]
+    definitions = [*(f"{key} INTEGER NOT NULL" for key in KEY_COLUMNS), *map(_definition, columns)]
+    # A float that is not a number is null to SQLite: OR IGNORE leaves out a row that has one where null is not allowed.
+    insert = f'INSERT OR IGNORE INTO "{row_type.table}" ({", ".join(map(_quoted, names))}) VALUES ({_marks(names)})'
+    wire = [_WIRE_TYPES[column.kind] | None if column.nullable else _WIRE_TYPES[column.kind] for column in columns]
+    decoder = msgspec.msgpack.Decoder(list[tuple[tuple(wire)]])  # type: ignore[misc]
+    return RowTable(row_type.table, _table(row_type.table, ", ".join(definitions)), insert, decoder.decode)
 
 
-def _sql_type(column: Column) -> str:
-    return SQL_TYPES[column.kind] + ("" if column.nullable else " NOT NULL")
+def create_tables(connection: sqlite3.Connection, tables: Iterable[RowTable]) -> None:
+    """Create what is missing, in one transaction, so that no reader ever sees half a schema."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(_table("ranks", _RANKS))
+        connection.execute(_table("facts", "rank INTEGER PRIMARY KEY, facts TEXT NOT NULL"))
+        connection.execute(_table("failures", "edge TEXT PRIMARY KEY, count INTEGER NOT NULL"))
+        for table in tables:
+            connection.execute(table.ddl)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
+
+
+def _table(name: str, definitions: str) -> str:
+    strict = " STRICT" if sqlite3.sqlite_version_info >= _STRICT_SINCE else ""
+    return f"CREATE TABLE IF NOT EXISTS {_quoted(name)} ({definitions}){strict}"
+
+
+def _definition(column: Column) -> str:
+    return f"{_quoted(column.name)} {_SQL_TYPES[column.kind]}{'' if column.nullable else ' NOT NULL'}"
 
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _marks(names: list[str]) -> str:
+    return ", ".join("?" * len(names))

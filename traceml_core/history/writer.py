@@ -1,164 +1,208 @@
-"""The one writer of a run's history: batches in, each exactly once, with its watermark in the same transaction."""
+"""The writer of a run's history: batches in, each exactly once, many to a transaction."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.rows import Row
-from traceml_core.history.file_system import is_network_file_system
-from traceml_core.history.tables import FACTS_DDL, RANKS_DDL, SCHEMA_VERSION, row_tables
+from traceml_core.history.database import open_for_writing
+from traceml_core.history.tables import create_tables, row_table
+from traceml_core.loggers.error_log import get_error_logger, report_failure
 from traceml_core.telemetry.facts import RunFacts
-from traceml_core.telemetry.messages import Batch, Finish
+from traceml_core.telemetry.messages import Batch, Chunk, Finish
+
+_logger = get_error_logger("history")
 
 
-class BatchRefusedError(Exception):
-    """A batch that can never be stored: its rows are malformed, or a batch before it is missing."""
+class SequenceGapError(Exception):
+    """A batch came before the one that it follows; its rank will send both again."""
+
+
+class _Source(msgspec.Struct):
+    """One (rank, incarnation): its id, and the last batch that was written, committed or not."""
+
+    id: int
+    watermark: int
 
 
 class HistoryWriter:
-    """Writes rows of the given types into one SQLite file, which may hold an earlier aggregator's part of the same run.
+    """Writes one history file, from one thread.
 
-    Nothing is durable before `commit`. With WAL and `synchronous=NORMAL` a commit survives a kill of the process at any
-    moment; only a crash of the machine may cost the last ones.
+    `write`, `describe` and `finish` join the open transaction, `commit` ends it, and only what `commit` has returned
+    for may be acked. When anything fails on the way, the whole transaction is undone, watermarks too: nothing of it
+    was acked, so the ranks send it again. A history that exists is continued.
     """
 
     def __init__(self, path: Path, row_types: Iterable[type[Row]]) -> None:
-        """Open or make the file.
+        """Open the file and create what tables it lacks.
 
         Raises:
             sqlite3.Error: the file cannot be written or is no database.
         """
-        self._tables = row_tables(row_types)
-        self._connection = sqlite3.connect(path, isolation_level=None, timeout=5)
-        journal = "DELETE" if is_network_file_system(path.parent) else "WAL"
-        self._connection.execute(f"PRAGMA journal_mode={journal}")
-        self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute("BEGIN IMMEDIATE")
-        for statement in (RANKS_DDL, FACTS_DDL, *(table.create for table in self._tables.values())):
-            self._connection.execute(statement)
-        self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        self._connection.execute("COMMIT")
-        self._watermarks: dict[tuple[int, int], int] = {
-            (rank, incarnation): watermark
-            for rank, incarnation, watermark in self._connection.execute(
-                "SELECT rank, incarnation, watermark FROM ranks"
-            )
-        }
+        self._tables = {row_type.table: row_table(row_type) for row_type in row_types}
+        self._connection = open_for_writing(path)
+        self._sources: dict[tuple[int, int], _Source] = {}
+        try:
+            create_tables(self._connection, self._tables.values())
+            self._load_sources()
+        except BaseException:
+            self._connection.close()
+            raise
 
     def hello(self, identity: RankIdentity, started_unix_ns: int) -> int:
-        """Register a rank; the seq of its last stored batch."""
-        self._begin()
-        self._connection.execute(
-            "INSERT INTO ranks (rank, incarnation, identity, started_unix_ns, last_seen_unix_ns) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT DO NOTHING",
-            (
-                identity.rank,
-                identity.incarnation,
-                msgspec.json.encode(identity).decode(),
-                started_unix_ns,
-                time.time_ns(),
-            ),
-        )
-        return self._watermarks.setdefault((identity.rank, identity.incarnation), 0)
-
-    def write(self, batch: Batch) -> bool:
-        """Store a batch; False where it is stored already.
+        """Register a rank, at once, and return its watermark: the `seq` up to which its batches are committed.
 
         Raises:
-            BatchRefusedError: a batch before it is missing, or its rows cannot be read. Nothing of it is stored.
-            sqlite3.Error: the rows cannot be written now (a full disk): `rollback`, and try again later.
+            sqlite3.Error: the disk is full, or the like.
         """
-        sender = (batch.rank, batch.incarnation)
-        watermark = self._watermarks.get(sender, 0)
-        if batch.seq <= watermark:
+        self.commit()
+        key = (identity.rank, identity.incarnation)
+        if key not in self._sources:
+            names = ("rank", "incarnation", "local_rank", "world_size", "nodes", "host", "pid")
+            values = [*(getattr(identity, name) for name in names), started_unix_ns, time.time_ns()]
+            self._execute(
+                f"INSERT INTO ranks ({', '.join(names)}, started_unix_ns, last_seen_unix_ns) "
+                f"VALUES ({', '.join('?' * len(values))})",
+                values,
+            )
+            self.commit()
+            self._load_sources()
+        return self._sources[key].watermark
+
+    def write(self, batch: Batch) -> bool:
+        """Write a batch's rows and move its rank's watermark; False where it was written before.
+
+        A chunk that cannot be decoded, or belongs to no table, is left out and counted: to send it again would not help.
+
+        Raises:
+            KeyError: the rank never said hello.
+            SequenceGapError: a batch before this one is missing.
+            sqlite3.Error: the disk is full, or the like; everything since the last commit is undone.
+        """
+        source = self._sources[batch.rank, batch.incarnation]
+        if batch.seq <= source.watermark:
             return False
-        if batch.seq != watermark + 1:
-            raise BatchRefusedError(f"batch {batch.seq} came after {watermark}")
-        stored = [(self._tables.get(chunk.table), chunk) for chunk in batch.chunks]
-        try:
-            decoded = [(table, table.decode_rows.decode(chunk.rows)) for table, chunk in stored if table is not None]
-        except msgspec.MsgspecError as error:
-            raise BatchRefusedError(f"rows cannot be read: {error}") from error
-        self._begin()
-        prefix = (*sender, batch.seq)
-        count = 0
-        for table, rows in decoded:
-            self._connection.executemany(table.insert, [prefix + msgspec.structs.astuple(row) for row in rows])
-            count += len(rows)
-        self._connection.execute(
-            "UPDATE ranks SET watermark = ?, elapsed_ns = ?, rows_received = rows_received + ?, rows_dropped = ?,"
-            " failures = ?, last_seen_unix_ns = ? WHERE rank = ? AND incarnation = ?",
+        if batch.seq > source.watermark + 1:
+            raise SequenceGapError(f"rank {batch.rank}: batch {batch.seq} came after {source.watermark}")
+        failures: Counter[str] = Counter()
+        received = sum(self._write_chunk(source.id, batch.seq, chunk, failures) for chunk in batch.chunks)
+        self._execute(
+            "UPDATE ranks SET watermark = ?, elapsed_ns = ?, rows_received = rows_received + ?, rows_dropped = ?, "
+            "failures = ?, last_seen_unix_ns = ? WHERE source = ?",
             (
                 batch.seq,
                 batch.elapsed_ns,
-                count,
+                received,
                 batch.rows_dropped,
-                msgspec.json.encode(batch.failures).decode(),
+                json.dumps(batch.failures),
                 time.time_ns(),
-                *sender,
+                source.id,
             ),
         )
-        self._watermarks[sender] = batch.seq
+        self._count(failures)
+        source.watermark = batch.seq
         return True
 
-    def describe(self, facts: RunFacts) -> None:
-        """Store the facts of the run; the newest count."""
-        self._begin()
-        text = msgspec.json.encode(facts).decode()
-        self._connection.execute("INSERT OR REPLACE INTO facts (id, facts) VALUES (1, ?)", (text,))
+    def describe(self, rank: int, facts: RunFacts) -> None:
+        """Keep the run's facts as this rank knows them; they replace what it told before."""
+        self._execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (rank, msgspec.json.encode(facts).decode()))
 
     def finish(self, finish: Finish) -> None:
-        """Store how a rank ended."""
-        self._begin()
+        """Keep how a rank ended; one that never said hello is none of ours."""
+        source = self._sources.get((finish.rank, finish.incarnation))
+        if source is None:
+            return
         error = None if finish.error is None else msgspec.json.encode(finish.error).decode()
-        self._connection.execute(
-            "UPDATE ranks SET status = ?, error = ?, wall_ns = ?, overhead_ns_per_step = ?, last_seen_unix_ns = ?"
-            " WHERE rank = ? AND incarnation = ?",
-            (
-                finish.status,
-                error,
-                finish.wall_ns,
-                finish.overhead_ns_per_step,
-                time.time_ns(),
-                finish.rank,
-                finish.incarnation,
-            ),
+        self._execute(
+            "UPDATE ranks SET status = ?, error = ?, wall_ns = ?, overhead_ns_per_step = ?, last_seen_unix_ns = ? "
+            "WHERE source = ?",
+            (finish.status, error, finish.wall_ns, finish.overhead_ns_per_step, time.time_ns(), source.id),
         )
 
+    def failed(self, failures: Mapping[str, int]) -> None:
+        """Add to what failed in the aggregator itself, by edge."""
+        self._count(Counter(failures))
+
     def commit(self) -> None:
-        """Make everything since the last commit durable.
+        """End the open transaction; what was written is safe from here on.
 
         Raises:
-            sqlite3.Error: it could not be; `rollback`.
+            sqlite3.Error: it could not be; everything since the last commit is undone.
         """
         if self._connection.in_transaction:
-            self._connection.execute("COMMIT")
-
-    def rollback(self) -> None:
-        """Undo everything since the last commit, watermarks included."""
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-        self._watermarks = {
-            (rank, incarnation): watermark
-            for rank, incarnation, watermark in self._connection.execute(
-                "SELECT rank, incarnation, watermark FROM ranks"
-            )
-        }
+            try:
+                self._connection.execute("COMMIT")
+            except sqlite3.Error:
+                self._undo()
+                raise
 
     def close(self) -> None:
-        """Commit, fold the write-ahead log into the file, close."""
+        """Commit, and leave one plain file that can be read from anywhere, read-only folders too."""
         try:
             self.commit()
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._connection.execute("PRAGMA busy_timeout = 500")
+            self._connection.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.Error as error:
+            # A reader holds the file, or the disk is full: the WAL stays beside the file and is read with it.
+            report_failure(_logger, "closing the history", error)
         finally:
             self._connection.close()
+
+    def _write_chunk(self, source: int, seq: int, chunk: Chunk, failures: Counter[str]) -> int:
+        table = self._tables.get(chunk.table)
+        if table is None:
+            failures["history.unknown_table"] += 1
+            return 0
+        try:
+            rows = table.decode(chunk.rows)
+        except msgspec.MsgspecError as error:
+            report_failure(_logger, f"decoding rows of {chunk.table}", error)
+            failures["history.undecodable_rows"] += 1
+            return 0
+        self._begin()
+        try:
+            cursor = self._connection.executemany(table.insert, [(source, seq, *row) for row in rows])
+        except sqlite3.Error:
+            self._undo()
+            raise
+        if cursor.rowcount < len(rows):
+            failures["history.unstorable_rows"] += len(rows) - cursor.rowcount
+        return cursor.rowcount
+
+    def _count(self, failures: Counter[str]) -> None:
+        for edge, count in failures.items():
+            self._execute(
+                "INSERT INTO failures VALUES (?, ?) ON CONFLICT (edge) DO UPDATE SET count = count + excluded.count",
+                (edge, count),
+            )
+
+    def _execute(self, statement: str, values: Iterable[Any]) -> None:
+        self._begin()
+        try:
+            self._connection.execute(statement, tuple(values))
+        except sqlite3.Error:
+            self._undo()
+            raise
 
     def _begin(self) -> None:
         if not self._connection.in_transaction:
             self._connection.execute("BEGIN IMMEDIATE")
+
+    def _undo(self) -> None:
+        """Back to the last commit; a full disk has made SQLite do so by itself already."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        self._load_sources()
+
+    def _load_sources(self) -> None:
+        rows = self._connection.execute("SELECT rank, incarnation, source, watermark FROM ranks")
+        self._sources = {(rank, incarnation): _Source(id, mark) for rank, incarnation, id, mark in rows}

@@ -1,0 +1,171 @@
+"""How a history file is opened: for writing with the right journal, for reading without harm to its writer."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import sys
+import tempfile
+from pathlib import Path
+
+from traceml_core.history.tables import SCHEMA_VERSION
+
+BUSY_TIMEOUT_S = 5.0
+
+# WAL needs memory shared between all processes that use the file: no network file system gives that.
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        "9p",
+        "afpfs",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "davfs",
+        "fuse.ceph",
+        "fuse.glusterfs",
+        "fuse.juicefs",
+        "fuse.s3fs",
+    }
+    | {
+        "fuse.sshfs",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "orangefs",
+        "panfs",
+        "pvfs2",
+        "smb2",
+    }
+    | {"smb3", "smbfs", "virtiofs", "webdav", "wekafs"}
+)
+
+
+class HistoryUnreadableError(Exception):
+    """The file cannot be read as a run's history; the message says why, and what to do."""
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    """Open or create the file, with transactions left to the caller.
+
+    In WAL, `synchronous=NORMAL` makes a commit safe from the death of any process and leaves the file whole after a
+    power cut, which may cost the last commits: a fair price for telemetry, against an fsync for each commit.
+    Under a rollback journal NORMAL could damage the file, so FULL it is.
+
+    Raises:
+        sqlite3.Error: the file cannot be opened or is no database.
+    """
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY_TIMEOUT_S, check_same_thread=False)
+    try:
+        connection.execute(f"PRAGMA journal_mode = {'DELETE' if is_network_file_system(path) else 'WAL'}")
+        mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+        connection.execute(f"PRAGMA synchronous = {'NORMAL' if mode == 'wal' else 'FULL'}")
+        connection.execute("PRAGMA cache_size = -8192")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """Open an existing history read-only, also while it is written, or where its folder cannot be written.
+
+    Raises:
+        HistoryUnreadableError: it is missing, damaged, no history, or one of a newer TraceML.
+    """
+    if not path.is_file():
+        raise HistoryUnreadableError(
+            f"{path} does not exist; is this a run folder, and has its run recorded anything yet?"
+        )
+    try:
+        connection = _connect(path)
+    except sqlite3.DatabaseError as error:
+        raise unreadable(path, error) from error
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA_VERSION:
+        return connection
+    connection.close()
+    if version > SCHEMA_VERSION:
+        raise HistoryUnreadableError(
+            f"{path} was written by a newer TraceML; update this one (pip install -U traceml-callbacks)"
+        )
+    raise HistoryUnreadableError(
+        f"{path} holds no TraceML history: it is empty or belongs to another program; name a run folder"
+    )
+
+
+def unreadable(path: Path, error: sqlite3.Error) -> HistoryUnreadableError:
+    """What to tell of a file that SQLite cannot read."""
+    return HistoryUnreadableError(
+        f"{path} cannot be read ({error}); it is damaged or no TraceML history. "
+        "Its final_summary.json, where there is one, still holds the report"
+    )
+
+
+def is_network_file_system(path: Path) -> bool:
+    """Whether `path` lies on a file system that other machines write too. Where that cannot be told: no."""
+    return _file_system(path.absolute()) in _NETWORK_FILE_SYSTEMS
+
+
+def _file_system(path: Path) -> str | None:
+    """The type of the file system that is mounted nearest above `path`."""
+    if not sys.platform.startswith("linux"):
+        return _file_system_by_psutil(path)
+    try:
+        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    mounts = {}
+    for line in lines:
+        _, point, kind, *_ = line.split(" ")
+        mounts[point.replace("\\040", " ")] = kind
+    return _nearest(path, mounts)
+
+
+def _file_system_by_psutil(path: Path) -> str | None:
+    import psutil  # not on Linux, where it would cost the aggregator a part of its start
+
+    return _nearest(path, {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)})
+
+
+def _nearest(path: Path, mounts: dict[str, str]) -> str | None:
+    real = path.resolve()
+    return next((mounts[str(above)] for above in (real, *real.parents) if str(above) in mounts), None)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        return _connect_by(f"{path.absolute().as_uri()}?mode=ro")
+    except sqlite3.OperationalError:
+        wal = path.with_name(f"{path.name}-wal")
+        if not wal.is_file() or wal.stat().st_size == 0:
+            return _connect_by(f"{path.absolute().as_uri()}?mode=ro&immutable=1")
+        # A run that died in a folder which is now read-only: its last rows are in the WAL, which only a writable
+        # folder lets SQLite look into.
+        return _connect_to_copy(path, wal)
+
+
+def _connect_to_copy(path: Path, wal: Path) -> sqlite3.Connection:
+    with tempfile.TemporaryDirectory(prefix="traceml-") as folder:
+        copy = Path(folder) / path.name
+        shutil.copyfile(path, copy)
+        shutil.copyfile(wal, copy.with_name(wal.name))
+        connection = sqlite3.connect(copy, timeout=BUSY_TIMEOUT_S)
+        memory = sqlite3.connect(":memory:")
+        connection.backup(memory)
+        connection.close()
+    return memory
+
+
+def _connect_by(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
