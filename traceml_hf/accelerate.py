@@ -5,7 +5,6 @@ Never imports transformers. Accelerate itself is imported by whoever made the ac
 
 from __future__ import annotations
 
-import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +53,11 @@ class TraceMLCallback:
         """
         if not hasattr(accelerator, "prepare") or not hasattr(accelerator, "backward"):
             raise TypeError(f"attach() takes an accelerate.Accelerator, not {type(accelerator).__name__}")
+        from traceml_core.runtime.lifecycle import say
+
         if _MARK in vars(accelerator) or (self._attachment is not None and self._attachment.is_open):
             if accelerator.is_main_process:
-                print("TraceML: a run is attached here already; this attach() does nothing.", file=sys.stderr)
+                say("a run is attached here already; this attach() does nothing")
             return self
         from traceml_hf.accelerate_attachment import Attachment
 

@@ -12,7 +12,7 @@ from traceml_core.core.phases import Phase
 from traceml_core.core.settings import Settings
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.session import open_session
-from traceml_core.telemetry.messages import RunError, RunStatus
+from traceml_core.sdk.run_ending import status_of
 from traceml_hf.accelerate_facts import copies_out_of_sight, facts_of, identity_of, loader_facts_of, store_of
 from traceml_hf.accelerate_loaders import install, remove
 from traceml_hf.accelerate_steps import LoaderRole, StepTracker
@@ -52,6 +52,7 @@ class Attachment:
         self._session = open_session(
             settings, self._facts, identity_of(accelerator), started_ns=started_ns, store=store_of(accelerator)
         )
+        self._session.status_at_exit = "completed"  # the end of the process is one of the ways to end such a run
         self._tracker = self._make_tracker()
         if self._session.enabled:
             with fail_open(_logger, "attaching to the accelerator"):
@@ -69,20 +70,13 @@ class Attachment:
         self._closed = True
         with fail_open(_logger, "detaching from the accelerator"):
             self._take_off()
-        status, run_error = self._ending(error)
-        verdict = self._session.finish(status, run_error)
+        status = status_of(error)
+        error = None if status == "completed" else error
+        verdict = self._session.finish(status, error)
         if verdict is not None and self._settings.trackers:
             with fail_open(_logger, "writing to the trackers"):
                 log_verdict(self.accelerator, verdict, self._session.steps.step, with_text=True)
-        self._session.close(status, run_error)
-
-    def _ending(self, error: BaseException | None) -> tuple[RunStatus, RunError | None]:
-        if error is None:
-            return "completed", None
-        status: RunStatus = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        step = self._session.steps.step
-        message = str(error) if self._settings.record_errors else None
-        return status, RunError(type(error).__name__, message, step, step)
+        self._session.close(status, error)
 
     def _make_tracker(self) -> StepTracker:
         import torch

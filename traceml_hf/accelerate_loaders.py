@@ -8,6 +8,7 @@ while a run is open the proxy holds that attribute, and the shard's `__getattr__
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from types import CodeType
@@ -22,27 +23,25 @@ MISSING: Any = object()
 class _Proxied:
     """What one proxy stands in for. `device` is held for the shard whose loop runs `loop_code`; else it is missing."""
 
-    __slots__ = ("base", "device", "loop_code", "reads_ahead", "resumed", "role", "tracker")
+    __slots__ = ("base", "device", "loop_code", "opening", "reads_ahead", "resumed", "role", "tracker")
 
-    def __init__(self, base: Any, tracker: StepTracker | None, role: LoaderRole | None) -> None:
+    def __init__(self, base: Any, tracker: StepTracker, role: LoaderRole) -> None:
         self.base = base
         self.tracker = tracker
         self.role = role
         self.device: Any = MISSING
         self.loop_code: CodeType | None = None
         self.reads_ahead = False
+        self.opening = False  # in the first fetch of an iteration, which reads two batches
         self.resumed = False
 
 
 class LoaderProxy:
-    """Stands in for the loader `base`; whatever it does not know is the base's.
-
-    Copied or unpickled, it stands in for the copied base and tells nobody.
-    """
+    """Stands in for the loader `base`; whatever it does not know is the base's. A copy of it is a copy of the base."""
 
     _proxied: _Proxied
 
-    def __init__(self, base: Any, tracker: StepTracker | None = None, role: LoaderRole | None = None) -> None:
+    def __init__(self, base: Any, tracker: StepTracker, role: LoaderRole) -> None:
         """Tell `tracker` of each iteration over `base`, whose role is `role`."""
         object.__setattr__(self, "_proxied", _Proxied(base, tracker, role))
 
@@ -67,17 +66,17 @@ class LoaderProxy:
         return len(self._proxied.base)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        proxied = self._proxied
-        return _detached, (proxied.base, () if proxied.device is MISSING else (proxied.device,))
+        return _itself, (self._proxied.base,)
 
     def __iter__(self) -> Iterator[Any]:
         proxied = self._proxied
         tracker, role = proxied.tracker, proxied.role
-        if tracker is None or role is None or not tracker.listens():
+        if not tracker.listens():
             return iter(proxied.base)
         if proxied.resumed:  # an iteration that an exception ended during the copy to the device
             proxied.resumed = False
             tracker.clock.leave(Phase.H2D)
+        proxied.opening = proxied.reads_ahead
         tracker.loop_begins(role)
         try:
             return _Batches(iter(proxied.base), proxied, tracker, role)
@@ -143,7 +142,7 @@ class _Batches:
             proxied.resumed = False
             self._tracker.clock.leave(Phase.H2D)
         elif self._started:
-            self._tracker.fetch(self._role)
+            _asked_for_a_batch(proxied, self._tracker, self._role)
         if self._ahead is not None:
             self._role.hand_out(self._ahead)
 
@@ -171,31 +170,42 @@ def install(loader: Any, tracker: StepTracker) -> LoaderRole | None:
         proxied.loop_code = DataLoaderShard.__iter__.__code__
         proxied.device = attributes.pop("device")
     attributes["base_dataloader"] = proxy
+    attributes["__getstate__"] = functools.partial(_state_of, attributes)
     return role
 
 
 def remove(loader: Any) -> None:
     """Give a prepared loader back what `install` took; does nothing where somebody replaced the proxy."""
     attributes = vars(loader)
-    proxy = attributes.get("base_dataloader")
-    if type(proxy) is not LoaderProxy:
-        return
-    proxied = proxy._proxied
-    attributes["base_dataloader"] = proxied.base
+    if type(attributes.get("base_dataloader")) is LoaderProxy:
+        attributes.update(_state_of(attributes))
+        attributes.pop("__getstate__", None)
+
+
+def _state_of(attributes: dict[str, Any]) -> dict[str, Any]:
+    """A prepared loader's attributes as they are without us: what a copy of it is made of."""
+    state = {name: value for name, value in attributes.items() if name != "__getstate__"}
+    proxied = state["base_dataloader"]._proxied
+    state["base_dataloader"] = proxied.base
     if proxied.device is not MISSING:
-        attributes.setdefault("device", proxied.device)
+        state.setdefault("device", proxied.device)
+    return state
 
 
 def _loop_resumes(proxied: _Proxied) -> None:
     tracker, role = proxied.tracker, proxied.role
-    if tracker is not None and role is not None and not proxied.resumed and tracker.listens():
+    if not proxied.resumed and tracker.listens():
         proxied.resumed = True
-        tracker.fetch(role)
+        _asked_for_a_batch(proxied, tracker, role)
         tracker.clock.enter(Phase.H2D)
 
 
-def _detached(base: Any, device: tuple[Any, ...]) -> LoaderProxy:
-    proxy = LoaderProxy(base)
-    if device:
-        proxy._proxied.device = device[0]
-    return proxy
+def _asked_for_a_batch(proxied: _Proxied, tracker: StepTracker, role: LoaderRole) -> None:
+    if proxied.opening:
+        proxied.opening = False
+    else:
+        tracker.fetch(role)
+
+
+def _itself(base: Any) -> Any:
+    return base

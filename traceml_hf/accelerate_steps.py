@@ -192,19 +192,15 @@ class StepTracker:
             self._leave_validation()
         if not inference and not self._fed_by_loader:
             self._begin_step_without_loader()
-        if inference and not self._looping and self._trained and not self._grad_enabled():
-            self.clock.enter(Phase.VALIDATION)
-        else:
-            self.clock.enter(Phase.FORWARD)
+        between_loops = not self._looping and self._validating is None and self._trained
+        self.clock.enter(Phase.VALIDATION if between_loops and not self._grad_enabled() else Phase.FORWARD)
 
     @_event
     def forward_ends(self, module: Any, inputs: Any, output: Any) -> None:
         """A prepared model has returned, or raised."""
-        if self._looping or self._validating is not None:
-            self.clock.leave(Phase.FORWARD)
-        else:
+        self.clock.leave(Phase.FORWARD)
+        if self._validating is None:
             self.clock.leave(Phase.VALIDATION)
-            self.clock.leave(Phase.FORWARD)
 
     @_event
     def backward_begins(self) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from traceml_core.core.phases import STEP_PHASES, Phase
 from traceml_core.core.settings import Settings, resolve_settings
 from traceml_core.runtime.session import Session, open_session
+from traceml_core.sdk.run_ending import status_of
 from traceml_core.sdk.traced_batches import LoopState, TracedBatches
 from traceml_core.telemetry.facts import LoaderFacts, RunFacts
-from traceml_core.telemetry.messages import RunError, RunStatus
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -73,14 +73,8 @@ class TracedRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        status: RunStatus = "completed"
-        run_error = None
-        if error is not None:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            message = str(error) if self._settings.record_errors else None
-            step = self._session.steps.step
-            run_error = RunError(type(error).__name__, message, step, step)
-        self._session.close(status, run_error)
+        status = status_of(error)
+        self._session.close(status, None if status == "completed" else error)
 
     def batches(self, loader: Iterable[Sample]) -> Iterator[Sample]:
         """The loader's batches; the time that the loop waits for each is `input_wait`.

@@ -1,0 +1,12 @@
+"""How a `with` block's end is told as a run's."""
+
+from __future__ import annotations
+
+from traceml_core.telemetry.messages import RunStatus
+
+
+def status_of(error: BaseException | None) -> RunStatus:
+    """The status of a run whose block ended with `error`; `sys.exit()` without a code is a plain end."""
+    if error is None or (isinstance(error, SystemExit) and not error.code):
+        return "completed"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
