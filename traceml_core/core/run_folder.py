@@ -95,8 +95,8 @@ def create_run_folder(settings: Settings, now: datetime | None = None) -> RunFol
             fallback = Path(tempfile.mkdtemp(prefix=f"traceml-{_slug(name)}-"))
         except OSError:
             return None
-        notice = f"{wanted} cannot be written ({error.strerror or error}); recording to {fallback} instead"
-        return RunFolder(fallback, run_id, name, notice)
+        reason = f"{wanted} cannot be written ({error.strerror or error})"
+        return RunFolder(fallback, run_id, name, f"{reason}; recording to {fallback} instead")
     taken = settings.run_dir is not None and path != wanted.absolute()
     notice = f"{wanted} already holds a run; recording to {path} instead" if taken else None
     return RunFolder(path, run_id, name, notice)

@@ -184,7 +184,7 @@ _COUNT: _Checks = (
 )
 
 _SETTINGS: dict[str, _Setting] = {
-    name: _Setting(*checks, description)
+    name: _Setting(checks[0], checks[1], checks[2], description)
     for name, checks, description in (
         ("name", _TEXT, "names the run and its folder; null: the script's stem"),
         ("runs_dir", ("a path", _is_text, str), "where run folders are made"),

@@ -76,7 +76,7 @@ def count(value: float | None) -> str:
 
 
 def _three_digits(value: float) -> str:
-    """About three significant digits, never an exponent: `0.42`, `9.81`, `48.1`, `123`."""
+    """About three significant digits, never an exponent: `0`, `0.42`, `9.81`, `48.1`, `123`."""
     if abs(value) < 9.995:
-        return f"{value:.2f}"
+        return f"{value:.2f}" if value else "0"
     return f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"

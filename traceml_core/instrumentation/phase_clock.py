@@ -19,12 +19,24 @@ class PhaseClock:
     nothing, a leave that skips inner enters drops them.
     """
 
-    __slots__ = ("_boundary", "_claims", "_mark", "_now", "_owner", "_owners", "_slot_of", "_spent", "slots")
+    __slots__ = (
+        "_boundary",
+        "_claims",
+        "_mark",
+        "_now",
+        "_owner",
+        "_owners",
+        "_slot_of",
+        "_spent",
+        "boundaries",
+        "slots",
+    )
 
     def __init__(self, now: Callable[[], int] = perf_counter_ns, started_ns: int | None = None) -> None:
         """Start the clock in `startup`, at `started_ns` of the clock `now` (default: this moment)."""
         self._now = now
         self._mark = now() if started_ns is None else started_ns
+        self.boundaries = 0
         self.slots: list[tuple[Phase, str | None]] = [(phase, None) for phase in Phase]
         self._slot_of: dict[tuple[Phase, str], int] = {}
         self._spent = [0] * len(Phase)
@@ -59,6 +71,7 @@ class PhaseClock:
         owner = self._owner
         self._spent[owner] += now - self._mark
         self._mark = now
+        self.boundaries += 1
         self._claims.append(slot)
         if slot > 6 or owner <= 6:  # Phase.UNATTRIBUTED, spelled out: an attribute lookup would cost more than the test
             self._owners.append(slot)

@@ -1,4 +1,4 @@
-"""The step recorder: closes the clock's time into one frozen record per step, and hands it over without ever waiting."""
+"""The step recorder: closes the clock's time into one frozen record a step, and hands it over without waiting."""
 
 from __future__ import annotations
 

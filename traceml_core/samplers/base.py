@@ -16,8 +16,9 @@ from traceml_core.instrumentation.step_recorder import StepRecorder
 class SamplerContext(msgspec.Struct, frozen=True, kw_only=True):
     """What a sampler may look at.
 
-    `device` is the torch device type of this rank ('cpu', 'cuda') or null where not known yet; `aggregator_pid` is null on
-    ranks that do not own it. `watched_pid` is the process whose tree is measured.
+    `watched_pid` is the process whose tree is measured. `device` gives the torch device type of this rank ('cpu',
+    'cuda'), null where it is not known yet; `unmeasured` the keys of phases that cannot be separated here;
+    `aggregator_pid` null on ranks that do not own it.
     """
 
     identity: RankIdentity
@@ -25,6 +26,7 @@ class SamplerContext(msgspec.Struct, frozen=True, kw_only=True):
     steps: StepRecorder
     watched_pid: int
     device: Callable[[], str | None]
+    unmeasured: Callable[[], frozenset[str]]
     aggregator_pid: Callable[[], int | None]
 
 

@@ -46,9 +46,10 @@ class TelemetryClient:
             return None
         frames = self._dealer.recv_multipart(zmq.NOBLOCK)
         try:
-            return decode_from_aggregator(frames[-1])
+            message: FromAggregator = decode_from_aggregator(frames[-1])
         except msgspec.MsgspecError:
             return None
+        return message
 
     def close(self) -> None:
         """Close at once; what was not sent is dropped."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections import Counter
 
-import msgspec
 import zmq
 from zmq.utils import z85
 
@@ -109,32 +109,33 @@ class TelemetryServer:
     def _admit(self, frames: list[bytes]) -> FromRank | None:
         """The decoded message, if it may come from this connection."""
         peer = frames[0]
-        if len(frames) != 2:
-            self.refused["malformed"] += 1
-            return None
         try:
-            message = decode_from_rank(frames[1])
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            (payload,) = frames[1:]
+            message: FromRank = decode_from_rank(payload)
+        except (ValueError, UnicodeDecodeError):  # msgspec's errors are ValueErrors
             self.refused["malformed"] += 1
             return None
+        reason = self._objection(peer, message)
+        if reason is None:
+            return message
+        self.refused[reason] += 1
+        self.send(peer, Refused(reason))
+        return None
+
+    def _objection(self, peer: bytes, message: FromRank) -> str | None:
+        """Why this connection may not say this, if it may not."""
         if isinstance(message, Hello):
             sender = (message.identity.rank, message.identity.incarnation)
             if self._senders.setdefault(peer, sender) != sender:
-                return self._refuse(peer, "another rank's hello on a bound connection")
+                return "another rank's hello on a bound connection"
         elif peer not in self._senders:
-            return self._refuse(peer, "no hello")
+            return "no hello"
         elif isinstance(message, (Batch, Finish)) and (message.rank, message.incarnation) != self._senders[peer]:
-            return self._refuse(peer, "rows for another rank")
-        return message
-
-    def _refuse(self, peer: bytes, reason: str) -> None:
-        self.refused[reason] += 1
-        self.send(peer, Refused(reason))
+            return "rows for another rank"
+        return None
 
 
 def _endpoint_of(descriptor: int) -> str:
-    import socket
-
     with socket.socket(fileno=os.dup(descriptor)) as listener:
         host, port = listener.getsockname()[:2]
     return f"tcp://{host}:{port}"

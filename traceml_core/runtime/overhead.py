@@ -1,0 +1,32 @@
+"""What measuring costs the training thread, from what a boundary costs here and how many there were."""
+
+from __future__ import annotations
+
+from time import perf_counter_ns
+
+from traceml_core.core.phases import Phase
+from traceml_core.instrumentation.phase_clock import PhaseClock
+
+TRIALS = 200
+STEP_CLOSE_BOUNDARIES = 3
+
+
+def overhead_ns_per_step(clock: PhaseClock, steps: int, sender_cpu_ns: int) -> float:
+    """Nanoseconds a step: boundaries × the cost of one, closing the step, and the sender thread's own CPU time."""
+    if steps == 0:
+        return 0.0
+    return (clock.boundaries / steps + STEP_CLOSE_BOUNDARIES) * _boundary_ns() + sender_cpu_ns / steps
+
+
+def _boundary_ns() -> float:
+    """What one enter and leave costs on this machine: the fastest of five trials."""
+    clock = PhaseClock()
+    best = None
+    for _ in range(5):
+        began = perf_counter_ns()
+        for _ in range(TRIALS // 5):
+            clock.enter(Phase.FORWARD)
+            clock.leave(Phase.FORWARD)
+        spent = perf_counter_ns() - began
+        best = spent if best is None else min(best, spent)
+    return (best or 0) / (TRIALS // 5)
