@@ -4,45 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import sys
 import tempfile
 from pathlib import Path
 
+from traceml_core.history.file_system import is_network_file_system
 from traceml_core.history.tables import SCHEMA_VERSION
 
 BUSY_TIMEOUT_S = 5.0
-
-# WAL needs memory shared between all processes that use the file: no network file system gives that.
-_NETWORK_FILE_SYSTEMS = frozenset(
-    {
-        "9p",
-        "afpfs",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "davfs",
-        "fuse.ceph",
-        "fuse.glusterfs",
-        "fuse.juicefs",
-        "fuse.s3fs",
-    }
-    | {
-        "fuse.sshfs",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "orangefs",
-        "panfs",
-        "pvfs2",
-        "smb2",
-    }
-    | {"smb3", "smbfs", "virtiofs", "webdav", "wekafs"}
-)
 
 
 class HistoryUnreadableError(Exception):
@@ -104,37 +72,6 @@ def unreadable(path: Path, error: sqlite3.Error) -> HistoryUnreadableError:
         f"{path} cannot be read ({error}); it is damaged or no TraceML history. "
         "Its final_summary.json, where there is one, still holds the report"
     )
-
-
-def is_network_file_system(path: Path) -> bool:
-    """Whether `path` lies on a file system that other machines write too. Where that cannot be told: no."""
-    return _file_system(path.absolute()) in _NETWORK_FILE_SYSTEMS
-
-
-def _file_system(path: Path) -> str | None:
-    """The type of the file system that is mounted nearest above `path`."""
-    if not sys.platform.startswith("linux"):
-        return _file_system_by_psutil(path)
-    try:
-        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    mounts = {}
-    for line in lines:
-        _, point, kind, *_ = line.split(" ")
-        mounts[point.replace("\\040", " ")] = kind
-    return _nearest(path, mounts)
-
-
-def _file_system_by_psutil(path: Path) -> str | None:
-    import psutil  # not on Linux, where it would cost the aggregator a part of its start
-
-    return _nearest(path, {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)})
-
-
-def _nearest(path: Path, mounts: dict[str, str]) -> str | None:
-    real = path.resolve()
-    return next((mounts[str(above)] for above in (real, *real.parents) if str(above) in mounts), None)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -1,31 +1,62 @@
-"""Whether a folder lies on a network file system, where SQLite's write-ahead log must not be used."""
+"""Whether a file lies on a network file system, where SQLite's write-ahead log must not be used."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+# WAL needs memory shared between all processes that use the file: none of these gives that.
 NETWORK_KINDS = frozenset(
-    ["nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "afs", "glusterfs", "orangefs", "9p"]
-    + ["fuse.sshfs", "fuse.glusterfs", "fuse.ceph"]
+    {
+        "9p",
+        "afpfs",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "davfs",
+        "fuse.ceph",
+        "fuse.glusterfs",
+        "fuse.juicefs",
+        "fuse.s3fs",
+    }
+    | {
+        "fuse.sshfs",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "orangefs",
+        "panfs",
+        "pvfs2",
+        "smb2",
+    }
+    | {"smb3", "smbfs", "virtiofs", "webdav", "wekafs"}
 )
 
 
-def is_network_file_system(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
-    """True where the mount that holds `folder` is of a network kind; where that cannot be told, not on Linux."""
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        lines = mounts.read_text(errors="replace").splitlines()
-    except OSError:
-        return False
-    folder = folder.resolve()
-    best, kind = -1, ""
-    for line in lines:
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        point = Path(fields[1].replace("\\040", " "))
-        if folder.is_relative_to(point) and len(point.parts) > best:
-            best, kind = len(point.parts), fields[2]
+def is_network_file_system(path: Path, mounts_file: Path = Path("/proc/self/mounts")) -> bool:
+    """Whether `path` lies on a file system that other machines may write too. Where that cannot be told: no."""
+    mounts = _linux_mounts(mounts_file) if sys.platform.startswith("linux") else _other_mounts()
+    real = path.absolute().resolve()
+    kind = next((mounts[str(above)] for above in (real, *real.parents) if str(above) in mounts), None)
     return kind in NETWORK_KINDS
+
+
+def _linux_mounts(mounts_file: Path) -> dict[str, str]:
+    """Kind of file system by mount point; of two mounts on one point the later one is on top."""
+    try:
+        lines = mounts_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    fields = [line.split(" ") for line in lines]
+    return {point.replace("\\040", " "): kind for _, point, kind, *_ in fields}
+
+
+def _other_mounts() -> dict[str, str]:
+    import psutil  # not on Linux, where it would cost the aggregator a part of its start
+
+    return {part.mountpoint: part.fstype for part in psutil.disk_partitions(all=True)}

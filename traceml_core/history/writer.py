@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,7 @@ class HistoryWriter:
     def write(self, batch: Batch) -> bool:
         """Write a batch's rows and move its rank's watermark; False where it was written before.
 
-        A chunk that cannot be decoded, or belongs to no table, is left out and counted: to send it again would not help.
+        A chunk that cannot be decoded, or belongs to no table, is left out and counted: sending it again is no use.
 
         Raises:
             KeyError: the rank never said hello.
@@ -93,8 +92,7 @@ class HistoryWriter:
             return False
         if batch.seq > source.watermark + 1:
             raise SequenceGapError(f"rank {batch.rank}: batch {batch.seq} came after {source.watermark}")
-        failures: Counter[str] = Counter()
-        received = sum(self._write_chunk(source.id, batch.seq, chunk, failures) for chunk in batch.chunks)
+        received = sum(self._write_chunk(source.id, batch.seq, chunk) for chunk in batch.chunks)
         self._execute(
             "UPDATE ranks SET watermark = ?, elapsed_ns = ?, rows_received = rows_received + ?, rows_dropped = ?, "
             "failures = ?, last_seen_unix_ns = ? WHERE source = ?",
@@ -108,7 +106,6 @@ class HistoryWriter:
                 source.id,
             ),
         )
-        self._count(failures)
         source.watermark = batch.seq
         return True
 
@@ -130,7 +127,11 @@ class HistoryWriter:
 
     def failed(self, failures: Mapping[str, int]) -> None:
         """Add to what failed in the aggregator itself, by edge."""
-        self._count(Counter(failures))
+        for edge, count in failures.items():
+            self._execute(
+                "INSERT INTO failures VALUES (?, ?) ON CONFLICT (edge) DO UPDATE SET count = count + excluded.count",
+                (edge, count),
+            )
 
     def commit(self) -> None:
         """End the open transaction; what was written is safe from here on.
@@ -157,16 +158,13 @@ class HistoryWriter:
         finally:
             self._connection.close()
 
-    def _write_chunk(self, source: int, seq: int, chunk: Chunk, failures: Counter[str]) -> int:
-        table = self._tables.get(chunk.table)
-        if table is None:
-            failures["history.unknown_table"] += 1
-            return 0
+    def _write_chunk(self, source: int, seq: int, chunk: Chunk) -> int:
+        """Insert a chunk's rows; how many were stored."""
         try:
+            table = self._tables[chunk.table]
             rows = table.decode(chunk.rows)
-        except msgspec.MsgspecError as error:
+        except (KeyError, msgspec.MsgspecError, UnicodeDecodeError) as error:
             report_failure(_logger, f"decoding rows of {chunk.table}", error)
-            failures["history.undecodable_rows"] += 1
             return 0
         self._begin()
         try:
@@ -174,16 +172,12 @@ class HistoryWriter:
         except sqlite3.Error:
             self._undo()
             raise
-        if cursor.rowcount < len(rows):
-            failures["history.unstorable_rows"] += len(rows) - cursor.rowcount
-        return cursor.rowcount
-
-    def _count(self, failures: Counter[str]) -> None:
-        for edge, count in failures.items():
-            self._execute(
-                "INSERT INTO failures VALUES (?, ?) ON CONFLICT (edge) DO UPDATE SET count = count + excluded.count",
-                (edge, count),
+        stored = max(cursor.rowcount, 0)  # -1 where there were no rows
+        if stored < len(rows):
+            report_failure(
+                _logger, f"storing rows of {chunk.table}", ValueError("a number that is none, in a column not null")
             )
+        return stored
 
     def _execute(self, statement: str, values: Iterable[Any]) -> None:
         self._begin()

@@ -1,0 +1,121 @@
+"""Builds the live and the final report of one run, on the report thread; what fails leaves a sentence, not a hole."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from traceml_core.aggregator.display_drivers.base import DisplayDriver
+from traceml_core.core.run_folder import RunFolder
+from traceml_core.loggers.error_log import fail_open, get_error_logger, report_failure
+from traceml_core.telemetry.messages import Finish, Report, RunStatus, Verdict
+
+if TYPE_CHECKING:
+    from traceml_core.reporting.summary import FinalSummary
+
+TEXT_COLUMNS = 80
+
+_logger = get_error_logger("reports")
+
+
+class Reports:
+    """The reports of one run. Every method may take long, and none raises."""
+
+    def __init__(self, folder: RunFolder, driver: DisplayDriver) -> None:
+        """Report on the run in `folder`; `driver` shows the live summaries."""
+        self._folder = folder
+        self._driver = driver
+
+    def warm_up(self) -> None:
+        """Import what reports need (numpy, rich), so that the first one does not wait for it."""
+        with fail_open(_logger, "loading the report"):
+            import traceml_core.reporting.card
+            import traceml_core.reporting.final
+            import traceml_core.reporting.verdict  # noqa: F401
+
+    def live(self) -> Verdict | None:
+        """Show the summary so far; its verdict, or None where there is none yet."""
+        with fail_open(_logger, "building the live summary"):
+            from traceml_core.reporting.final import build_summary
+            from traceml_core.reporting.verdict import verdict_of
+
+            summary = build_summary(self._folder.path, live=True)
+            with fail_open(_logger, "showing the live summary"):
+                self._driver.show(summary)
+            return verdict_of(summary)
+        return None
+
+    def final(self, status: RunStatus, request: Finish | None) -> Report:
+        """Build and write the final summary; the card as `request` wants it drawn, and the verdict."""
+        began = time.monotonic()
+        try:
+            summary = self._build(status, began)
+        except Exception as error:  # noqa: BLE001 - the edge of the whole report: a sentence takes its place
+            report_failure(_logger, "building the final report", error)
+            return Report(self._not_built(error), None)
+        unwritten = self._write(summary)
+        card = ""
+        verdict = None
+        with fail_open(_logger, "drawing the card"):
+            card = self._card(summary, request)
+        with fail_open(_logger, "telling the verdict"):
+            from traceml_core.reporting.verdict import verdict_of
+
+            verdict = verdict_of(summary)
+        if request is not None and request.style != "off":
+            card = (card or self._plain(summary)) + unwritten
+        return Report(card, verdict)
+
+    def _build(self, status: RunStatus, began: float) -> FinalSummary:
+        from traceml_core.reporting.final import build_summary
+
+        summary: FinalSummary = build_summary(self._folder.path, status=status)
+        spent = msgspec.structs.replace(summary.telemetry, report_s=round(time.monotonic() - began, 3))
+        return msgspec.structs.replace(summary, telemetry=spent)
+
+    def _write(self, summary: FinalSummary) -> str:
+        """Write the final files; the line that says so where they could not be written."""
+        try:
+            from traceml_core.reporting.final import write_final
+
+            text = ""
+            with fail_open(_logger, "drawing the card"):
+                text = self._card(summary, None)
+            write_final(self._folder.path, summary, text or self._plain(summary))
+            self._driver.close()
+        except Exception as error:  # noqa: BLE001 - the card is still printed
+            report_failure(_logger, "writing the final report", error)
+            return f"TraceML: the report could not be kept in {self._folder.path} ({_reason(error)}).\n"
+        return ""
+
+    def _card(self, summary: FinalSummary, request: Finish | None) -> str:
+        from traceml_core.reporting.card import render_card
+
+        folder = str(self._folder.path)
+        if request is None:
+            return render_card(summary, columns=TEXT_COLUMNS, color=False, folder=folder)
+        return render_card(summary, columns=request.columns, color=request.color, style=request.style, folder=folder)
+
+    def _plain(self, summary: FinalSummary) -> str:
+        """The diagnosis alone: what is said where the card cannot be drawn."""
+        issue = summary.primary_diagnosis
+        return f"TraceML: {issue.label}. {issue.summary} {issue.action}\n"
+
+    def _not_built(self, error: Exception) -> str:
+        recorded = "what was recorded is in"
+        with suppress(OSError):
+            if not self._folder.history.is_file():
+                recorded = "nothing is left of what was recorded in"
+        return (
+            f"TraceML: the report could not be built ({_reason(error)}); {recorded} {self._folder.path}.\n"
+            f"errors.log there says why; `traceml report {self._folder.path}` tries again.\n"
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return type(error).__name__
