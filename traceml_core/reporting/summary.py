@@ -1,4 +1,4 @@
-"""The final summary: the one account of a run that every surface shows. `docs/schema/` is generated from these types."""
+"""The final summary: the one account of a run that every surface shows. `docs/schema/` is made from these types."""
 
 from __future__ import annotations
 

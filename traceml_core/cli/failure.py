@@ -1,0 +1,15 @@
+"""How a command says that it cannot do what it was asked: one line with a remedy, and exit code 2."""
+
+from __future__ import annotations
+
+import click
+
+
+class CommandError(click.ClickException):
+    """The command stops here. The message says what is true, then what to do."""
+
+    exit_code = 2
+
+    def show(self, file: object = None) -> None:
+        """Print the message as one line on stderr."""
+        click.echo(f"traceml: {' '.join(self.format_message().split())}", err=True)

@@ -1,0 +1,90 @@
+"""`traceml report`: print the report of a run, built anew where the run is still going on or was killed."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from traceml_core.cli.failure import CommandError
+from traceml_core.cli.runs_dir_option import runs_dir_option
+
+if TYPE_CHECKING:
+    from traceml_core.reporting.summary import FinalSummary
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--details", is_flag=True, help="Add each section's numbers as a table.")
+@click.option("--rebuild", is_flag=True, help="Build the report from the stored rows, whatever is there.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead.")
+@runs_dir_option
+def report(run: str | None, form: str, details: bool, rebuild: bool, output: Path | None, runs_dir: str) -> None:
+    """Print the report of RUN: a run folder, or its final_summary.json. None given: the newest run.
+
+    A run in progress is shown as it stands. For one that was killed the report is built and its files are written.
+
+    Example: traceml report --details
+    """
+    summary, folder = _load(run, runs_dir, rebuild)
+    if form == "json":
+        from traceml_core.reporting.summary import encode_summary
+
+        text = encode_summary(summary).decode()
+    else:
+        text = _text(summary, folder, details, plain=output is not None)
+    if output is None:
+        _print(text)
+    else:
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise CommandError(f"{output} cannot be written ({error.strerror}); choose another --output") from error
+
+
+def _load(run: str | None, runs_dir: str, rebuild: bool) -> tuple[FinalSummary, Path]:
+    from traceml_core.core.run_folder import RunLookupError, find_run
+    from traceml_core.reporting.stored_summary import SummaryUnavailableError, load_summary, read_summary
+
+    try:
+        if run is not None and Path(run).is_file() and Path(run).suffix == ".json" and not rebuild:
+            return read_summary(Path(run)), Path(run)
+        folder = find_run(run, runs_dir)
+        return load_summary(folder, rebuild=rebuild), folder
+    except (RunLookupError, SummaryUnavailableError) as error:
+        raise CommandError(str(error)) from error
+
+
+def _text(summary: FinalSummary, folder: Path, details: bool, plain: bool) -> str:
+    from traceml_core.reporting.card import render_card
+    from traceml_core.reporting.tables import render_tables
+
+    terminal = sys.stdout.isatty() and not plain
+    text = render_card(
+        summary,
+        columns=shutil.get_terminal_size().columns if terminal else 80,
+        color=terminal and _wants_color(),
+        unicode=terminal and _speaks_unicode(),
+        folder=str(folder),
+    )
+    return f"{text}\n{render_tables(summary)}" if details else text
+
+
+def _wants_color() -> bool:
+    import os
+
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _speaks_unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def _print(text: str) -> None:
+    """Write to stdout; letters that its encoding lacks become question marks rather than an error."""
+    encoding = sys.stdout.encoding or "utf-8"
+    click.echo(text.encode(encoding, "replace").decode(encoding), nl=False, color=True)

@@ -1,0 +1,207 @@
+"""The terminal card: one calm screen that says what is true of a run, then what to do."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from rich.text import Text
+
+from traceml_core.core.phases import Phase
+from traceml_core.core.units import count, percent, seconds
+from traceml_core.diagnostics.model import Issue
+from traceml_core.reporting.card_layout import TITLE_COLUMNS, Look, bar, look_for, row, spread, to_text, wrap
+from traceml_core.reporting.final import SECTIONS
+from traceml_core.reporting.run_end import end_of_run
+from traceml_core.reporting.summary import BudgetPart, FinalSummary, TimeBudget
+
+BADGE_STYLES = {"info": "black on green", "warning": "black on yellow", "critical": "white on red"}
+MOST_PHASES = 8
+MOST_OTHER_ISSUES = 3
+SMALL_SHARE = 0.005
+LABEL_COLUMNS = 17
+NUMBER_COLUMNS = 17
+
+
+def render_card(
+    summary: FinalSummary,
+    *,
+    columns: int = 80,
+    color: bool = False,
+    unicode: bool | None = None,
+    style: Literal["full", "line", "off"] = "full",
+    folder: str | None = None,
+) -> str:
+    """The summary for a terminal of `columns` columns, ending in a newline; empty for the style `off`.
+
+    `unicode` allows symbols and block bars; by default they go with colour, so that plain output is ASCII but for
+    the user's own names. `folder` is shown as the place of the full files, exactly as given.
+    """
+    look = look_for(columns, color, unicode)
+    if style == "off":
+        return ""
+    if style == "line":
+        return _line(summary, look, folder)
+    blocks = [_head(summary, look), _verdict(summary, look), _budget(summary, look), _facts(summary, look, folder)]
+    lines: list[Text] = []
+    for block in blocks:
+        lines += [*block, Text()] if block else []
+    return to_text(lines[:-1], look)
+
+
+def _line(summary: FinalSummary, look: Look, folder: str | None) -> str:
+    issue = summary.primary_diagnosis
+    end = end_of_run(summary.run)
+    parts = [issue.label.upper(), *([look.shown(end, 100)] if end else []), look.shown(issue.summary, 160)]
+    between = " – " if look.symbols else " - "
+    return f"TraceML: {between.join([*parts, *([folder] if folder else [])])}\n"
+
+
+def _head(summary: FinalSummary, look: Look) -> list[Text]:
+    """What ran, for how long; and when so, that it failed or was interrupted, where, with which error."""
+    run = summary.run
+    place = f"{run.framework.replace('_', ' ')}" + (f" on {run.device}" if run.device else "")
+    ranks = f" · {count(run.world_size)} ranks" if run.world_size > 1 else ""
+    left = (
+        Text("TraceML  ", "bold")
+        .append(look.shown(run.name, 60), "bold")
+        .append("  " + look.shown(place + ranks), "dim")
+    )
+    right = Text(f"{count(run.steps)} step{'' if run.steps == 1 else 's'} in {seconds(run.duration_s)}")
+    lines = [spread(left, right, look)]
+    end = end_of_run(run)
+    if end:
+        tone = {"failed": "bold red", "interrupted": "bold yellow"}.get(run.status, "bold")
+        lines += wrap(Text(look.shown(end, 400), tone), look.columns, 2, look)
+    return lines
+
+
+def _verdict(summary: FinalSummary, look: Look) -> list[Text]:
+    issue = summary.primary_diagnosis
+    label = issue.label.upper()
+    head = Text(f" {label} " if look.color else f"[{label}]", BADGE_STYLES[issue.severity] if look.color else "")
+    head.append("  ").append(issue.severity, "dim") if issue.severity != "info" else head
+    lines = [head]
+    lines += [Text(" ").append_text(part) for part in wrap(Text(look.shown(issue.summary)), look.columns - 2, 3, look)]
+    if issue.action:
+        lines += row("Next", issue.action, look, most=3, title_style="bold")
+    gain = _gain(issue)
+    if gain:
+        lines += row("Gain", gain, look, title_style="bold")
+    if issue.risk is not None:
+        left = f"the limit is reached in about {count(issue.risk.steps_left)} steps at this pace"
+        lines += row("Risk", left, look, title_style="bold")
+    return lines
+
+
+def _gain(issue: Issue) -> str | None:
+    share = issue.impact_share
+    if share is None or share < SMALL_SHARE:
+        return None
+    text = f"up to {percent(share)} of the run's time"
+    return text + (f": {1 / (1 - share):.1f}× as fast at best" if 0.05 <= share <= 0.95 else "")
+
+
+def _budget(summary: FinalSummary, look: Look) -> list[Text]:
+    """A bar for each phase that took time, the largest first, then what nothing claims and what was not recorded."""
+    budget = summary.time_budget
+    shown, rest = _shown_parts(budget)
+    if not shown:
+        return []
+    mean = f", mean of {count(summary.run.world_size)} ranks" if summary.run.world_size > 1 else ""
+    lines = [spread(Text("Where the time went", "bold"), Text(f"of {seconds(budget.wall_s)}{mean}", "dim"), look)]
+    for part in shown:
+        phase = Phase[part.phase.upper()]
+        lines.append(_bar_row(phase.label, part.seconds or 0.0, part.share or 0.0, _bar_style(phase), look))
+    if rest:
+        lines.append(
+            _bar_row("the rest", sum(p.seconds or 0 for p in rest), sum(p.share or 0 for p in rest), "dim", look)
+        )
+    lost = 1 - budget.coverage_share
+    if lost >= SMALL_SHARE:
+        lines.append(_bar_row("not recorded", lost * budget.wall_s, lost, "dim", look))
+    missing = [Phase[part.phase.upper()].label for part in budget.parts if part.seconds is None]
+    if missing:
+        lines += [
+            Text(" ").append(part)
+            for part in wrap(
+                Text(look.shown(f"Not measured here, so unattributed: {', '.join(missing)}."), "dim"),
+                look.columns - 2,
+                1,
+                look,
+            )
+        ]
+    return lines
+
+
+def _shown_parts(budget: TimeBudget) -> tuple[list[BudgetPart], list[BudgetPart]]:
+    """The parts that get a bar of their own, and those too small for one, which share the last."""
+    key = Phase.UNATTRIBUTED.key
+    timed = [part for part in budget.parts if (part.seconds or 0) > 0]
+    claimed = sorted((part for part in timed if part.phase != key), key=lambda part: -(part.seconds or 0))
+    shown = [part for part in claimed if (part.share or 0) >= SMALL_SHARE][:MOST_PHASES]
+    rest = claimed[len(shown) :]
+    if len(rest) == 1:
+        shown, rest = claimed, []
+    return shown + [part for part in timed if part.phase == key], rest
+
+
+def _bar_row(label: str, spent_s: float, share: float, style: str, look: Look) -> Text:
+    room = look.columns - 1 - LABEL_COLUMNS - NUMBER_COLUMNS
+    line = Text(f" {label:{LABEL_COLUMNS}}")
+    drawn = bar(share, room, look)
+    line.append(drawn, style)
+    line.append(" " * (room - len(drawn)))
+    line.append(f"{percent(share):>6}{seconds(spent_s):>11}")
+    return line
+
+
+def _bar_style(phase: Phase) -> str:
+    if phase == Phase.UNATTRIBUTED:
+        return "bright_black"
+    return "cyan" if phase < Phase.UNATTRIBUTED else "blue"
+
+
+def _facts(summary: FinalSummary, look: Look, folder: str | None) -> list[Text]:
+    """Step time, speed, memory and host in a line each; other issues; where the files are."""
+    facts: dict[str, list[str]] = {}
+    for spec in SECTIONS:
+        section = summary.sections.get(spec.name)
+        for fact in spec.card_lines(section, summary.run) if section is not None else ():
+            facts.setdefault(fact.title, []).append(fact.text)
+    lines = [line for title, texts in facts.items() for line in row(title, " · ".join(texts), look)]
+    for number, issue in enumerate(_others(summary)):
+        text = Text(look.shown(f"{issue.label}: {issue.summary}"))
+        text.stylize("bold", 0, len(issue.label))
+        lines += row("Also" if number == 0 else "", text, look, most=1)
+    lines += [line for note in _notes(summary) for line in row("Note", note, look)]
+    if folder:
+        lines.append(Text(f" {'Files':{TITLE_COLUMNS}}", "dim").append(folder, "default not dim"))
+    return lines
+
+
+def _others(summary: FinalSummary) -> list[Issue]:
+    """What else is worth a line: warnings and worse, what would give time back, and sections without data."""
+    primary = summary.primary_diagnosis
+    found = [
+        issue for spec in SECTIONS if spec.name in summary.sections for issue in summary.sections[spec.name].issues
+    ]
+    worth = [
+        issue
+        for issue in found
+        if issue != primary and (issue.severity != "info" or issue.impact_share or issue.kind == "NO_DATA")
+    ]
+    rank = {"critical": 0, "warning": 1, "info": 2}
+    worth.sort(key=lambda issue: (rank[issue.severity], -(issue.impact_share or 0)))
+    return worth[:MOST_OTHER_ISSUES]
+
+
+def _notes(summary: FinalSummary) -> list[str]:
+    telemetry = summary.telemetry
+    notes = []
+    if telemetry.rows_lost:
+        total = telemetry.rows_lost + telemetry.rows_received
+        notes.append(f"{count(telemetry.rows_lost)} of {count(total)} rows were lost; the numbers miss them")
+    if telemetry.failures:
+        parts = ", ".join(f"{edge} {count(times)}×" for edge, times in sorted(telemetry.failures.items()))
+        notes.append(f"TraceML itself failed at {parts}; errors.log says why")
+    return notes

@@ -1,0 +1,29 @@
+"""How a run ended, in one sentence."""
+
+from __future__ import annotations
+
+from traceml_core.core.units import count
+from traceml_core.reporting.summary import RunSummary
+
+
+def end_of_run(run: RunSummary) -> str | None:
+    """That it failed, was interrupted or still goes on, at which step, with which error; None when it completed."""
+    if run.status == "completed":
+        return None
+    if run.status == "running":
+        return (
+            f"Still running, after {count(run.steps)} steps." if run.steps else "Still running, before its first step."
+        )
+    verb = "Failed" if run.status == "failed" else "Interrupted"
+    error = run.error
+    if error is None:
+        return f"{verb} {_where(None, None, run)}: the training process ended without a word."
+    message = f": {error.message}" if error.message else ""
+    return f"{verb} {_where(error.step, error.global_step, run)} with {error.type}{message}"
+
+
+def _where(step: int | None, global_step: int | None, run: RunSummary) -> str:
+    if step is None:
+        return f"after step {count(run.steps)}" if run.steps else "before the first step was done"
+    counted = f" (global step {count(global_step)})" if global_step is not None and global_step != step else ""
+    return f"at step {count(step)}{counted}"
