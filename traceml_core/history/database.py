@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from traceml_core.history.file_system import is_network_file_system
@@ -78,23 +80,24 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         return _connect_by(f"{path.absolute().as_uri()}?mode=ro")
     except sqlite3.OperationalError:
-        wal = path.with_name(f"{path.name}-wal")
-        if not wal.is_file() or wal.stat().st_size == 0:
+        if os.access(path.parent, os.W_OK):
+            raise
+        beside = [path.with_name(path.name + suffix) for suffix in ("-wal", "-journal")]
+        unfinished = [file for file in beside if file.is_file() and file.stat().st_size > 0]
+        if not unfinished:
             return _connect_by(f"{path.absolute().as_uri()}?mode=ro&immutable=1")
-        # A run that died in a folder which is now read-only: its last rows are in the WAL, which only a writable
-        # folder lets SQLite look into.
-        return _connect_to_copy(path, wal)
+        # A run that died in a folder which is now read-only: its last rows lie beside the file, where SQLite looks
+        # only if it may write.
+        return _copy_in_memory(path, unfinished)
 
 
-def _connect_to_copy(path: Path, wal: Path) -> sqlite3.Connection:
+def _copy_in_memory(path: Path, unfinished: list[Path]) -> sqlite3.Connection:
     with tempfile.TemporaryDirectory(prefix="traceml-") as folder:
-        copy = Path(folder) / path.name
-        shutil.copyfile(path, copy)
-        shutil.copyfile(wal, copy.with_name(wal.name))
-        connection = sqlite3.connect(copy, timeout=BUSY_TIMEOUT_S)
-        memory = sqlite3.connect(":memory:")
-        connection.backup(memory)
-        connection.close()
+        for file in (path, *unfinished):
+            shutil.copyfile(file, Path(folder) / file.name)
+        memory = sqlite3.connect(":memory:", isolation_level=None)
+        with closing(sqlite3.connect(Path(folder) / path.name)) as copy:
+            copy.backup(memory)
     return memory
 
 

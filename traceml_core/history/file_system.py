@@ -6,36 +6,12 @@ import sys
 from pathlib import Path
 
 # WAL needs memory shared between all processes that use the file: none of these gives that.
-NETWORK_KINDS = frozenset(
-    {
-        "9p",
-        "afpfs",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "davfs",
-        "fuse.ceph",
-        "fuse.glusterfs",
-        "fuse.juicefs",
-        "fuse.s3fs",
-    }
-    | {
-        "fuse.sshfs",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "orangefs",
-        "panfs",
-        "pvfs2",
-        "smb2",
-    }
-    | {"smb3", "smbfs", "virtiofs", "webdav", "wekafs"}
+_KERNEL_KINDS = frozenset(("9p", "afs", "ceph", "cifs", "gpfs", "lustre", "nfs", "nfs4", "ocfs2", "smb3", "virtiofs"))
+_CLUSTER_KINDS = frozenset(
+    ("afpfs", "beegfs", "davfs", "glusterfs", "orangefs", "panfs", "pvfs2", "smbfs", "webdav", "wekafs")
 )
+_FUSE_KINDS = frozenset(("fuse.ceph", "fuse.glusterfs", "fuse.juicefs", "fuse.s3fs", "fuse.sshfs"))
+NETWORK_KINDS = _KERNEL_KINDS | _CLUSTER_KINDS | _FUSE_KINDS
 
 
 def is_network_file_system(path: Path, mounts_file: Path = Path("/proc/self/mounts")) -> bool:
