@@ -1,0 +1,148 @@
+"""What a profiled action means: a context manager that books its time to a phase, one object an action."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from traceml_core.core.phases import Phase
+from traceml_core.instrumentation.phase_clock import PhaseClock
+from traceml_core.instrumentation.step_recorder import StepRecorder
+
+
+class Nothing:
+    """An action that nobody maps."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing."""
+
+
+class InPhase:
+    """An action whose time belongs to one slot of the clock."""
+
+    __slots__ = ("_enter", "_leave", "_slot")
+
+    def __init__(self, clock: PhaseClock, slot: int) -> None:
+        self._enter, self._leave, self._slot = clock.enter, clock.leave, slot
+
+    def __enter__(self) -> None:
+        """The slot owns the time."""
+        self._enter(self._slot)
+
+    def __exit__(self, *_: object) -> None:
+        """The slot owned the time."""
+        self._leave(self._slot)
+
+
+class OptimizerStep(InPhase):
+    """The optimizer's step, its closure included: forward and backward inside it claim their own time."""
+
+    __slots__ = ("_steps",)
+
+    def __init__(self, clock: PhaseClock, steps: StepRecorder) -> None:
+        super().__init__(clock, Phase.OPTIMIZER)
+        self._steps = steps
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """The optimizer has stepped, unless it raised."""
+        self._leave(self._slot)
+        if kind is None:
+            self._steps.optimizer_step()
+
+
+class Fetch:
+    """A fetch: it ends the step before it. The first of an epoch belongs to the start of the loader's workers."""
+
+    __slots__ = ("_clock", "_starts_workers", "_steps", "first")
+
+    def __init__(self, clock: PhaseClock, steps: StepRecorder, starts_workers: Callable[[], bool]) -> None:
+        self._clock, self._steps, self._starts_workers = clock, steps, starts_workers
+        self.first = False
+
+    def __enter__(self) -> None:
+        """Waiting for data."""
+        self._steps.fetch()
+        if self.first and not self._starts_workers():
+            self._end_loader_start()
+        self._clock.enter(Phase.INPUT_WAIT)
+
+    def __exit__(self, *_: object) -> None:
+        """The batch is there."""
+        self._clock.leave(Phase.INPUT_WAIT)
+        if self.first:
+            self._end_loader_start()
+
+    def _end_loader_start(self) -> None:
+        self.first = False
+        self._clock.leave(Phase.LOADER_START)
+
+
+class Epoch:
+    """An epoch of training: up to its first batch, the loader starts."""
+
+    __slots__ = ("_clock", "_fetch")
+
+    def __init__(self, clock: PhaseClock, fetch: Fetch) -> None:
+        self._clock, self._fetch = clock, fetch
+
+    def __enter__(self) -> None:
+        """The start-up is over; the loader's begins."""
+        self._clock.leave(Phase.STARTUP)
+        self._clock.enter(Phase.LOADER_START)
+        self._fetch.first = True
+
+    def __exit__(self, *_: object) -> None:
+        """An epoch without a batch leaves the loader's start open."""
+        if self._fetch.first:
+            self._fetch.__exit__()
+
+
+class OpenPhase:
+    """An action at whose end a phase begins: Lightning tells of it only by what comes just before."""
+
+    __slots__ = ("_clock", "_phase")
+
+    def __init__(self, clock: PhaseClock, phase: Phase) -> None:
+        self._clock, self._phase = clock, phase
+
+    def __enter__(self) -> None:
+        """Not yet."""
+
+    def __exit__(self, *_: object) -> None:
+        """The phase owns the time from here."""
+        self._clock.enter(self._phase)
+
+
+class ClosePhase(OpenPhase):
+    """An action at whose end a phase is over."""
+
+    __slots__ = ()
+
+    def __exit__(self, *_: object) -> None:
+        """The phase owned the time up to here."""
+        self._clock.leave(self._phase)
+
+
+class Both:
+    """An action that the user's own profiler measures as well."""
+
+    __slots__ = ("_ours", "_theirs")
+
+    def __init__(self, theirs: Any, ours: Any) -> None:
+        self._theirs, self._ours = theirs, ours
+
+    def __enter__(self) -> Any:
+        """Theirs outside, ours inside: their cost stays out of our phases."""
+        entered = self._theirs.__enter__()
+        self._ours.__enter__()
+        return entered
+
+    def __exit__(self, *error: Any) -> Any:
+        """The other way round."""
+        self._ours.__exit__(*error)
+        return self._theirs.__exit__(*error)

@@ -1,0 +1,89 @@
+"""From the names of Lightning's profiled actions to phases: the one table of what means what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from traceml_core.core.phases import Phase
+from traceml_core.instrumentation.phase_clock import PhaseClock
+from traceml_core.instrumentation.step_recorder import StepRecorder
+from traceml_lightning.action_contexts import ClosePhase, Epoch, Fetch, InPhase, Nothing, OpenPhase, OptimizerStep
+
+NOTHING = Nothing()
+STRATEGY_PHASES = {"batch_to_device": Phase.H2D, "training_step": Phase.FORWARD}
+# Hooks of the user's module that are part of a phase which has a name of its own.
+MODULE_PHASES = {"lr_scheduler_step": Phase.OPTIMIZER, "optimizer_zero_grad": Phase.OPTIMIZER}
+FETCH = "train_dataloader_next"
+
+
+class ActionTable:
+    """The context of every action, looked up by its name and made when it is first seen."""
+
+    def __init__(self, trainer: Any, ours: Any, clock: PhaseClock, steps: StepRecorder, bases: tuple[type, type, type]):
+        """`bases` are Lightning's `Callback`, `Checkpoint` and `LightningModule`; `ours` is the TraceMLCallback."""
+        self._trainer, self._ours, self._clock, self._steps = trainer, ours, clock, steps
+        self._callback, self._checkpoint, self._module = bases
+        self._fetch = Fetch(clock, steps, lambda: starts_workers(trainer))
+        self._contexts: dict[str, Any] = {
+            "run_training_epoch": Epoch(clock, self._fetch),
+            "save_checkpoint": InPhase(clock, Phase.CHECKPOINT),
+            "optimizer_step": OptimizerStep(clock, steps),
+        }
+        self.known: Callable[[str], Any] = self._contexts.get
+
+    def context(self, action: str) -> Any:
+        """The context of an action; `NOTHING` where it maps to no phase."""
+        found = self._contexts.get(action)
+        if found is None:
+            found = self._contexts[action] = self._make(action)
+        return found
+
+    def _make(self, action: str) -> Any:
+        kind, _, rest = action.partition("]")
+        name, _, hook = rest.rpartition(".")
+        if hook == FETCH:
+            return self._fetch
+        if kind == "[Strategy" and hook in STRATEGY_PHASES:
+            return InPhase(self._clock, STRATEGY_PHASES[hook])
+        if kind == "[LightningModule":
+            return self._module_hook(name, hook)
+        if kind == "[Callback":
+            return self._callback_hook(name, hook)
+        return NOTHING
+
+    def _module_hook(self, name: str, hook: str) -> Any:
+        if hook == "optimizer_step":
+            return OptimizerStep(self._clock, self._steps)
+        if hook in MODULE_PHASES:
+            return InPhase(self._clock, MODULE_PHASES[hook])
+        if hook == "on_validation_model_zero_grad":
+            return OpenPhase(self._clock, Phase.VALIDATION)
+        if hook == "on_validation_model_train":
+            return ClosePhase(self._clock, Phase.VALIDATION)
+        if hook.startswith("on_") and _overrides(self._trainer.lightning_module, hook, self._module):
+            return InPhase(self._clock, self._clock.slot(Phase.CALLBACKS, f"{name}.{hook}"))
+        return NOTHING
+
+    def _callback_hook(self, state_key: str, hook: str) -> Any:
+        callback = next((one for one in self._trainer.callbacks if one.state_key == state_key), None)
+        if callback is None or isinstance(callback, type(self._ours)) or not _overrides(callback, hook, self._callback):
+            return NOTHING
+        phase = Phase.CHECKPOINT if isinstance(callback, self._checkpoint) else Phase.CALLBACKS
+        return InPhase(self._clock, self._clock.slot(phase, type(callback).__name__))
+
+
+def starts_workers(trainer: Any) -> bool:
+    """Whether any of the training loaders has worker processes, which the first batch of an epoch waits for."""
+    return any(getattr(loader, "num_workers", 0) for loader in training_loaders(trainer))
+
+
+def training_loaders(trainer: Any) -> Iterable[Any]:
+    """The training loaders, one by one, whatever collection they came in."""
+    combined = getattr(trainer.fit_loop, "_combined_loader", None)
+    return () if combined is None else combined.flattened
+
+
+def _overrides(instance: Any, hook: str, base: type) -> bool:
+    method = getattr(type(instance), hook, None)
+    return method is not None and method is not getattr(base, hook, None)

@@ -1,0 +1,56 @@
+"""The trainer's own loggers: what they cost is logging, and results go to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from traceml_core.core.phases import Phase
+from traceml_core.instrumentation.phase_clock import PhaseClock
+from traceml_core.telemetry.messages import Verdict
+
+TIMED = ("log_metrics", "save", "log_hyperparams", "log_graph", "after_save_checkpoint")
+
+
+class TimedLoggers:
+    """Books the time inside loggers to `logging`, by instance attributes that `put_back` takes away again."""
+
+    def __init__(self, loggers: Iterable[Any], clock: PhaseClock) -> None:
+        """Begin."""
+        self._replaced: list[tuple[Any, str]] = []
+        for logger in loggers:
+            slot = clock.slot(Phase.LOGGING, type(logger).__name__)
+            for name in TIMED:
+                method = getattr(logger, name, None)
+                if callable(method) and name not in vars(logger):
+                    setattr(logger, name, _timed(method, clock, slot))
+                    self._replaced.append((logger, name))
+
+    def put_back(self) -> None:
+        """End; the loggers are as they were."""
+        for logger, name in self._replaced:
+            vars(logger).pop(name, None)
+        self._replaced.clear()
+
+
+def write_results(loggers: Iterable[Any], verdict: Verdict, step: int) -> None:
+    """Write metrics to every logger, and the verdict as text where a logger takes text."""
+    text = f"{verdict.kind} ({verdict.severity}): {verdict.summary} {verdict.action}"
+    for logger in loggers:
+        logger.log_metrics(verdict.metrics, step=step)
+        experiment = getattr(logger, "experiment", None)
+        if hasattr(experiment, "add_text"):  # TensorBoard's writer
+            experiment.add_text("traceml/verdict", text, step)
+        elif hasattr(experiment, "set_tag") and hasattr(logger, "run_id"):  # MLflow's client
+            experiment.set_tag(logger.run_id, "traceml.verdict", text)
+
+
+def _timed(method: Callable[..., Any], clock: PhaseClock, slot: int) -> Callable[..., Any]:
+    def timed(*arguments: Any, **options: Any) -> Any:
+        clock.enter(slot)
+        try:
+            return method(*arguments, **options)
+        finally:
+            clock.leave(slot)
+
+    return timed

@@ -1,0 +1,171 @@
+"""One `fit`: its session, and what stands in for the trainer's own things while it is open."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from traceml_core.core.identity import RankIdentity
+from traceml_core.core.phases import Phase
+from traceml_core.core.settings import Settings
+from traceml_core.instrumentation.gradient_arrival import GradientArrival
+from traceml_core.loggers.error_log import fail_open, get_error_logger
+from traceml_core.runtime.session import open_session
+from traceml_core.telemetry.facts import LoaderFacts, RunFacts
+from traceml_core.telemetry.messages import RunStatus, Verdict
+from traceml_lightning.actions import ActionTable, training_loaders
+from traceml_lightning.phase_profiler import make_phase_profiler
+from traceml_lightning.trackers import TimedLoggers, write_results
+
+if TYPE_CHECKING:
+    from traceml_lightning.callback import TraceMLCallback
+
+logger = get_error_logger("Lightning")
+SHARDING = ("FSDPStrategy", "ModelParallelStrategy")
+
+
+class TrainingRun:
+    """An open run of one trainer. Nothing of it outlives `close`."""
+
+    def __init__(self, trainer: Any, callback: TraceMLCallback, settings: Settings, started_ns: int) -> None:
+        """Open the session and take the profiler's place."""
+        self._trainer = trainer
+        self._callback = callback
+        self._settings = settings
+        self._lightning = importlib.import_module(_package_of(trainer))
+        self._session = open_session(
+            settings, _facts(trainer), _identity(trainer), started_ns=started_ns, store=_store(trainer)
+        )
+        self.clock, self.steps = self._session.clock, self._session.steps
+        lightning = self._lightning
+        bases = (lightning.Callback, lightning.callbacks.Checkpoint, lightning.LightningModule)
+        self._table = ActionTable(trainer, callback, self.clock, self.steps, bases)
+        self._inner: Any = None
+        self._stand_in: Any = None
+        self._loggers = TimedLoggers(trainer.loggers, self.clock)
+        self._arrival: GradientArrival | None = None
+        self._logged_step = 0
+        self._finished = False
+        self.stand_in_for_profiler()
+
+    def stand_in_for_profiler(self) -> None:
+        """Take the place of the trainer's profiler, if ours is not there already."""
+        if self._trainer.profiler is self._stand_in:
+            return
+        self._inner = self._trainer.profiler
+        self._stand_in = make_phase_profiler(self._lightning, self._inner, self._table)
+        # The last thing that a `fit` asks of its profiler; by then every other callback is torn down.
+        self._stand_in.__dict__["describe"] = self._describe_and_close
+        self._trainer.profiler = self._stand_in
+
+    def training_starts(self) -> None:
+        """Note what is known only now."""
+        with fail_open(logger, "reading the trainer"):
+            self.steps.start_at(self._trainer.global_step)
+            loader = next(iter(training_loaders(self._trainer)), None)
+            if loader is not None:
+                self._session.describe(
+                    batch_size=getattr(loader, "batch_size", None),
+                    loader=LoaderFacts(
+                        num_workers=getattr(loader, "num_workers", None),
+                        prefetch_factor=getattr(loader, "prefetch_factor", None),
+                        persistent_workers=getattr(loader, "persistent_workers", None),
+                    ),
+                )
+            if self._trainer.world_size > 1:
+                self._arrival = GradientArrival.attach(self._trainer.model)
+                if self._arrival is None:
+                    self._session.describe(unmeasured=(Phase.GRAD_SYNC.key,))
+
+    def backward_ends(self) -> None:
+        """What came after this rank's own last gradient was the wait for others."""
+        if self._arrival is not None:
+            arrived_ns = self._arrival.take()
+            if arrived_ns is not None:
+                self.clock.book(Phase.GRAD_SYNC, arrived_ns)
+        self.clock.leave(Phase.BACKWARD)
+
+    def training_ends(self) -> None:
+        """Close the last step; what follows is teardown."""
+        self.steps.finish()
+        self.clock.enter(Phase.TEARDOWN)
+
+    def log_during_training(self) -> None:
+        """Write the newest live verdict to the loggers, every `log_every_n_steps`."""
+        step = self.steps.step
+        if step - self._logged_step >= (self._settings.log_every_n_steps or 1):
+            self._logged_step = step
+            self._write(self._session.live_verdict())
+
+    def finish(self, status: RunStatus, error: BaseException | None = None) -> None:
+        """End the measuring and write the results to the loggers."""
+        if self._finished:
+            return
+        self._finished = True
+        if self._arrival is not None:
+            self._arrival.detach()
+        self._loggers.put_back()
+        self._write(self._session.finish(status, error))
+
+    def close(self) -> None:
+        """Put the profiler back and print the report."""
+        if self._trainer.profiler is self._stand_in:
+            self._trainer.profiler = self._inner
+        self._session.close()
+        self._callback.run_closed()
+
+    def _describe_and_close(self) -> None:
+        self._inner.describe()
+        if self._finished:
+            self.close()
+
+    def _write(self, verdict: Verdict | None) -> None:
+        if verdict is not None and self._settings.trackers:
+            with fail_open(logger, "writing to the trainer's loggers"):
+                write_results(self._trainer.loggers, verdict, self._trainer.global_step)
+
+
+def _package_of(trainer: Any) -> str:
+    """The Lightning that this trainer belongs to: `lightning.pytorch` or `pytorch_lightning`."""
+    for kind in type(trainer).__mro__:
+        for name in ("lightning.pytorch", "pytorch_lightning"):
+            if kind.__module__.startswith(f"{name}."):
+                return name
+    return "lightning.pytorch"
+
+
+def _facts(trainer: Any) -> RunFacts:
+    strategy = type(trainer.strategy).__name__
+    unmeasured: tuple[str, ...] = ()
+    if strategy in SHARDING:
+        unmeasured = (Phase.GRAD_SYNC.key,)
+    elif strategy == "DeepSpeedStrategy":
+        unmeasured = (Phase.GRAD_SYNC.key, Phase.OPTIMIZER.key)
+    package = importlib.import_module(_package_of(trainer))
+    return RunFacts(
+        framework="lightning",
+        versions={"lightning": package.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        device=trainer.strategy.root_device.type,
+        precision=str(trainer.precision),
+        accumulation=trainer.accumulate_grad_batches,
+        unmeasured=unmeasured,
+    )
+
+
+def _identity(trainer: Any) -> RankIdentity:
+    return RankIdentity(
+        rank=trainer.global_rank,
+        local_rank=trainer.local_rank,
+        world_size=trainer.world_size,
+        nodes=trainer.num_nodes,
+    )
+
+
+def _store(trainer: Any) -> Any:
+    """The process group's own store, where there are several ranks."""
+    if trainer.world_size < 2 or not torch.distributed.is_initialized():
+        return None
+    return torch.distributed.distributed_c10d._get_default_store()
