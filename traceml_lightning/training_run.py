@@ -147,7 +147,11 @@ def _facts(trainer: Any) -> RunFacts:
     package = importlib.import_module(_package_of(trainer))
     return RunFacts(
         framework="lightning",
-        versions={"lightning": package.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        versions={
+            "lightning": str(package.__version__),
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
         device=trainer.strategy.root_device.type,
         precision=str(trainer.precision),
         accumulation=trainer.accumulate_grad_batches,

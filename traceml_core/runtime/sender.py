@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.rows import Row
@@ -194,7 +193,7 @@ class Sender:
             with fail_open(logger, "keeping the aggregator"):
                 self._keep_aggregator()
             self._exchange(client, CLOSING_TICK_MS)
-        with suppress(RuntimeError):
+        with fail_open(logger, "telling the facts"):
             self._tell_facts(client)
         message = finish()
         asked_s = -ANSWER_LIMIT_S

@@ -152,7 +152,7 @@ class LiveSession(Session):
     def describe(self, **facts: Any) -> None:
         """Fill or replace fields of `RunFacts`, at any time; rank 0's facts are the run's."""
         with fail_open(logger, "describing the run"):
-            changed = msgspec.structs.replace(self._facts, **facts)
+            changed = msgspec.convert(msgspec.structs.asdict(self._facts) | facts, RunFacts)
             if changed != self._facts:
                 self._facts = changed
                 if self._runtime is not None and self._identity.rank == 0:
