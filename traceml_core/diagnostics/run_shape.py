@@ -1,0 +1,93 @@
+"""What every diagnosis may know about its run beside the rows: who took part, for how long, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from traceml_core.history.reader import RankRecord
+from traceml_core.telemetry.facts import LoaderFacts, RunFacts
+from traceml_core.telemetry.messages import RunError, RunStatus
+
+
+class RankShape(msgspec.Struct, frozen=True, kw_only=True):
+    """One rank. `wall_ns` is its run time over all its incarnations, so far where the run goes on."""
+
+    rank: int
+    wall_ns: int
+    incarnations: int = 1
+    host: str = ""
+
+
+class RunShape(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. `error` is what ended a failed or interrupted one, null where nothing is known of it."""
+
+    ranks: tuple[RankShape, ...] = ()
+    world_size: int = 1
+    facts: RunFacts | None = None
+    status: RunStatus = "completed"
+    error: RunError | None = None
+
+    @property
+    def wall_s(self) -> float:
+        """Wall time in seconds, mean over ranks; 0 where no rank is known."""
+        if not self.ranks:
+            return 0.0
+        return sum(rank.wall_ns for rank in self.ranks) / len(self.ranks) / 1e9
+
+    @property
+    def device(self) -> str | None:
+        """The torch device type, such as 'cpu' or 'cuda'."""
+        return self.facts.device if self.facts is not None else None
+
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether the ranks are known to train on something else than the CPU."""
+        return self.device not in (None, "cpu")
+
+    @property
+    def loader(self) -> LoaderFacts:
+        """How the training loader was built; nulls where it is not known."""
+        known = self.facts.loader if self.facts is not None else None
+        return known if known is not None else LoaderFacts()
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """The keys of phases that could not be separated; their time is unattributed."""
+        return self.facts.unmeasured if self.facts is not None else ()
+
+
+def run_shape_of(records: Sequence[RankRecord], facts: RunFacts | None, *, status: RunStatus | None = None) -> RunShape:
+    """The shape of a run from what its ranks said.
+
+    `status` is given by whoever knows better than the ranks (an aggregator whose owner is gone); else a rank that
+    failed makes the run failed, and so on by how much it matters.
+    """
+    ranks = []
+    for rank in sorted({record.rank for record in records}):
+        mine = [record for record in records if record.rank == rank]
+        wall_ns = sum(record.elapsed_ns if record.wall_ns is None else record.wall_ns for record in mine)
+        ranks.append(RankShape(rank=rank, wall_ns=wall_ns, incarnations=len(mine), host=mine[-1].host))
+    last = [max((one for one in records if one.rank == rank.rank), key=_started) for rank in ranks]
+    stati = {record.status for record in last}
+    told: RunStatus = next((one for one in _BY_WEIGHT if one in stati), "running")
+    errors = [record.error for record in sorted(last, key=_weight) if record.error is not None]
+    return RunShape(
+        ranks=tuple(ranks),
+        world_size=max((record.world_size for record in records), default=1),
+        facts=facts,
+        status=status if status is not None else told,
+        error=errors[0] if errors else None,
+    )
+
+
+def _started(record: RankRecord) -> int:
+    return record.started_unix_ns
+
+
+def _weight(record: RankRecord) -> tuple[int, int]:
+    return _BY_WEIGHT.index(record.status), record.rank
+
+
+_BY_WEIGHT: tuple[RunStatus, ...] = ("failed", "running", "interrupted", "completed")

@@ -1,0 +1,207 @@
+"""What the step_time rules may look at: every number of the section, reduced once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from traceml_core.core.phases import AROUND_STEP_PHASES, STEP_PHASES, Phase
+from traceml_core.diagnostics.metrics import RankMeans, rank_means, stat_of
+from traceml_core.diagnostics.model import Stat
+from traceml_core.diagnostics.run_shape import RunShape
+from traceml_core.diagnostics.step_time.owners import OwnerTime, owner_times
+from traceml_core.diagnostics.step_time.policy import StepTimePolicy
+from traceml_core.diagnostics.step_time.series import SERIES_PHASES, SeriesBlock, step_series
+from traceml_core.diagnostics.step_time.step_table import IN_STEP, StepTable, step_table
+from traceml_core.diagnostics.step_time.time_budget import TimeBudget, time_budget
+from traceml_core.history.reader import Columns
+from traceml_core.statistics.habit import habitual_sum, occasions
+from traceml_core.statistics.ranked import RankedMetric, ranked_metric
+
+TABLES = ("step_time", "owner_time", "system")
+"""The tables that `build_context` reads; those that are missing are taken for empty."""
+
+
+class StepTimeContext(msgspec.Struct, frozen=True, kw_only=True):
+    """The steps of a run, reduced.
+
+    Times are per rank: in-step phases mean over ranks, phases around steps those of the rank where they are longest
+    (the others wait for it). `training_s` is the run without start-up and warm-up; `wall_s` what an impact is a share of (the run without
+    start-up and warm-up below `short_run_s`, else all of it). `habitual_s` and `occasions` have every measured phase, after
+    warm-up. `mean_ms` has the in-step phases and `step_time`. `redone_steps` were done again after a restart; their
+    last doing counts.
+    """
+
+    run: RunShape
+    steps: int
+    judged_steps: int
+    warmup_steps: int
+    redone_steps: int
+    redone_s: float
+    wall_s: float
+    training_s: float
+    habitual_s: dict[str, float]
+    occasions: dict[str, int]
+    mean_ms: dict[str, float]
+    host_ms: dict[str, float]
+    owners: tuple[OwnerTime, ...]
+    cpus: float | None
+    samples_per_s: float | None
+    tokens_per_s: float | None
+    metrics: dict[str, Stat]
+    ranks: tuple[RankMeans, ...]
+    series: tuple[SeriesBlock, ...]
+    budget: TimeBudget
+
+    def share_of_training(self, phase: Phase) -> float | None:
+        """A phase's habitual seconds as a share of training time; null where it was not measured."""
+        seconds = self.habitual_s.get(phase.key)
+        return None if seconds is None or self.training_s <= 0 else min(seconds / self.training_s, 1.0)
+
+    def share_of_step(self, phase: Phase) -> float | None:
+        """An in-step phase's mean as a share of step time; null where it was not measured."""
+        mean, step = self.mean_ms.get(phase.key), self.mean_ms.get("step_time")
+        return mean / step if mean is not None and step else None
+
+    def share_of_run(self, seconds: float) -> float:
+        """Seconds as a share of wall time: an impact."""
+        return min(seconds / self.wall_s, 1.0) if self.wall_s > 0 else 0.0
+
+    def owners_of(self, phase: Phase) -> list[OwnerTime]:
+        """Who spent the time of a phase, those that spent most first."""
+        return [owner for owner in self.owners if owner.phase == phase.key]
+
+
+def build_context(tables: Mapping[str, Columns], run: RunShape, policy: StepTimePolicy) -> StepTimeContext | None:
+    """Reduce the tables of `TABLES`; null where no step was recorded."""
+    table = step_table(tables.get("step_time", {}), policy)
+    if table is None or not (table.judged | table.warmup).any():
+        return None
+    ranked = _ranked_metrics(table)
+    training_s, outside_s = _training_seconds(table)
+    habitual_s, often = _habits(table, policy)
+    wall_s = run.wall_s
+    return StepTimeContext(
+        run=run,
+        steps=_most_a_rank(table, table.judged | table.warmup),
+        judged_steps=_most_a_rank(table, table.judged),
+        warmup_steps=_most_a_rank(table, table.warmup),
+        redone_steps=int(table.redone.sum()),
+        redone_s=float(table.interval_ns[table.redone].sum()) / 1e9,
+        wall_s=wall_s if wall_s >= policy.short_run_s else max(wall_s - outside_s, training_s),
+        training_s=training_s,
+        habitual_s=habitual_s,
+        occasions=often,
+        mean_ms={
+            name.removesuffix("_ms"): metric.pooled.mean
+            for name, metric in ranked.items()
+            if name == "step_time_ms" or name.removesuffix("_ms") in _IN_STEP_KEYS
+        },
+        host_ms=_host_means(table),
+        owners=owner_times(tables.get("owner_time", {})),
+        cpus=_cpus(tables.get("system", {})),
+        samples_per_s=_per_second(table, table.samples),
+        tokens_per_s=_per_second(table, table.tokens),
+        metrics=_stats(ranked),
+        ranks=rank_means(ranked, table.ranks),
+        series=step_series(table, policy.series_blocks),
+        budget=time_budget(table, run),
+    )
+
+
+def _ranked_metrics(table: StepTable) -> dict[str, RankedMetric]:
+    """Milliseconds per judged step, by metric name; of all steps where warm-up is all there is."""
+    rows = table.judged if table.judged.any() else table.warmup
+    ranks = table.rank[rows]
+    values = {"step_time_ms": table.step_ns[rows], "step_interval_ms": table.interval_ns[rows]}
+    values |= {f"{phase.key}_ms": table.phase_ns[phase][rows] for phase in SERIES_PHASES}
+    ranked = {name: ranked_metric(column, ranks, 1e-6) for name, column in values.items()}
+    return {name: metric for name, metric in ranked.items() if metric is not None}
+
+
+def _stats(ranked: Mapping[str, RankedMetric]) -> dict[str, Stat]:
+    step_ms = ranked["step_time_ms"].pooled.mean
+    return {
+        name: stat_of(
+            metric,
+            metric.pooled.mean / step_ms if name.removesuffix("_ms") in _IN_STEP_KEYS and step_ms > 0 else None,
+        )
+        for name, metric in ranked.items()
+    }
+
+
+def _training_seconds(table: StepTable) -> tuple[float, float]:
+    """Seconds of training, and seconds of start-up and warm-up; mean over ranks."""
+    around = np.isnan(table.step) & ~table.before
+    edges_ns = np.nan_to_num(table.host_ns[[Phase.STARTUP, Phase.TEARDOWN]]).sum(axis=0)
+    first_ns = np.where(_first_of_rank(table), np.nan_to_num(table.host_ns[Phase.LOADER_START]), 0.0)
+    training_ns = np.where(table.judged | around, table.interval_ns - edges_ns - first_ns, 0.0).sum()
+    outside_ns = np.where(table.before | table.warmup, table.interval_ns, first_ns).sum()
+    ranks = len(table.ranks)
+    return float(training_ns) / ranks / 1e9, float(outside_ns) / ranks / 1e9
+
+
+def _habits(table: StepTable, policy: StepTimePolicy) -> tuple[dict[str, float], dict[str, int]]:
+    """Habitual seconds and occasions per phase, after warm-up."""
+    around = np.isnan(table.step) & ~table.before
+    first = _first_of_rank(table)
+    seconds, often = {}, {}
+    for phase in (*IN_STEP, *AROUND_STEP_PHASES):
+        rows = table.judged if phase in IN_STEP else table.judged | around
+        if phase is Phase.LOADER_START:
+            rows = rows & ~first
+        values_ns = table.phase_ns[phase]
+        if np.isnan(values_ns).all():
+            continue
+        per_rank = [values_ns[rows & (table.rank == rank)] for rank in table.ranks]
+        sums = [habitual_sum(values, policy.habit_occasions) / 1e9 for values in per_rank]
+        seconds[phase.key] = float(np.mean(sums)) if phase in IN_STEP else max(sums)
+        often[phase.key] = max(occasions(values) for values in per_rank)
+    return seconds, often
+
+
+def _first_of_rank(table: StepTable) -> np.ndarray:
+    """The first step of every rank: what its loader took to start is start-up."""
+    first = np.zeros(table.rank.size, bool)
+    places = np.flatnonzero(~np.isnan(table.step))
+    first[places[np.unique(table.rank[places], return_index=True)[1]]] = True
+    return first
+
+
+def _host_means(table: StepTable) -> dict[str, float]:
+    """Host milliseconds of the in-step phases in steps that have device time as well; empty where none has."""
+    rows = table.judged & table.on_device
+    if not rows.any():
+        return {}
+    host = {phase.key: table.host_ns[phase][rows] for phase in STEP_PHASES}
+    return {key: float(np.nanmean(values)) / 1e6 for key, values in host.items() if not np.isnan(values).all()}
+
+
+def _per_second(table: StepTable, amounts: np.ndarray) -> float | None:
+    """So many a second, over all ranks, after warm-up.
+
+    The last step is left out where there are others: its interval runs to the end of the loop, not to a next fetch.
+    """
+    total = 0.0
+    for rank in table.ranks:
+        rows = np.flatnonzero(table.judged & (table.rank == rank) & ~np.isnan(amounts))
+        rows = rows[:-1] if rows.size > 1 else rows
+        spent_ns = table.interval_ns[rows].sum()
+        if spent_ns <= 0:
+            return None
+        total += float(amounts[rows].sum() / spent_ns * 1e9)
+    return total or None
+
+
+def _most_a_rank(table: StepTable, rows: np.ndarray) -> int:
+    return max(int((rows & (table.rank == rank)).sum()) for rank in table.ranks)
+
+
+def _cpus(system: Columns) -> float | None:
+    known = system["cpus"][~np.isnan(system["cpus"])] if system else np.zeros(0)
+    return float(known[-1]) if known.size else None
+
+
+_IN_STEP_KEYS = frozenset(phase.key for phase in IN_STEP)

@@ -1,0 +1,172 @@
+"""Rules on the model's own work, on the host that cannot keep up with the device, and on time that nothing claims."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from traceml_core.core.phases import Phase
+from traceml_core.core.units import count, milliseconds, percent
+from traceml_core.diagnostics.judgement import Abstained
+from traceml_core.diagnostics.model import Issue
+from traceml_core.diagnostics.step_time.context import StepTimeContext
+from traceml_core.diagnostics.step_time.policy import StepTimePolicy
+
+COMPUTE = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
+
+
+class LaunchBound:
+    """The device waits for the host to launch its work.
+
+    What is true: in forward or backward the host takes much longer than the device needs for the same work. Many
+    small kernels, Python between them, or reads of device values (`.item()`, printing a loss) hold it up.
+
+    Why it matters: a faster device would not help; it already idles.
+
+    What to do: torch.compile (mode='reduce-overhead' captures CUDA graphs), larger batches, a fused optimizer, and no
+    device values read inside the step.
+    """
+
+    kind: ClassVar[str] = "LAUNCH_BOUND"
+    supersedes: ClassVar[tuple[str, ...]] = ("COMPUTE_BOUND",)
+
+    def evaluate(self, steps: StepTimeContext, policy: StepTimePolicy) -> Issue | Abstained | None:
+        """Compare host and device time of forward and backward; on a CPU there is nothing to compare."""
+        if not steps.run.on_accelerator:
+            return None
+        if not steps.host_ms:
+            return Abstained(("device time",))
+        ahead_ms = {}
+        for phase in (Phase.FORWARD, Phase.BACKWARD):
+            host_ms, device_ms = steps.host_ms.get(phase.key), steps.mean_ms.get(phase.key)
+            if host_ms and device_ms is not None and host_ms >= policy.launch_host_over_device * device_ms:
+                ahead_ms[phase.key] = host_ms - device_ms
+        lost_s = sum(ahead_ms.values()) / 1e3 * steps.judged_steps
+        severity = policy.launch_share.severity(lost_s / steps.training_s if steps.training_s > 0 else None)
+        if severity is None:
+            return None
+        phase_key = max(ahead_ms, key=lambda key: ahead_ms[key])
+        host_ms, device_ms = steps.host_ms[phase_key], steps.mean_ms[phase_key]
+        return Issue(
+            kind=self.kind,
+            severity=severity,
+            section="step_time",
+            summary=f"The device waits for the host: {phase_key} takes the host {milliseconds(host_ms)} a step, "
+            f"the device {milliseconds(device_ms)}.",
+            action="Use torch.compile or larger batches, and read no device values (.item(), print) inside the step.",
+            impact_share=steps.share_of_run(lost_s),
+            evidence={"phase": phase_key, "host_ms": host_ms, "device_ms": device_ms},
+        )
+
+
+class UnattributedHeavy:
+    """Much of a step is claimed by no phase.
+
+    What is true: between fetching the batch and the end of the step, time passes in code that is neither the copy,
+    forward, backward nor the optimizer: code of your own in the loop, a trainer subclass, or work of the framework.
+
+    Why it matters: it is part of every step, and no framework profile shows it.
+
+    What to do: look at what your loop, or your subclass of the trainer, does beside these phases; metrics computed at
+    every step and reads of device values are common. In a hand-written loop name it with `run.phase(...)`.
+    """
+
+    kind: ClassVar[str] = "UNATTRIBUTED_HEAVY"
+    supersedes: ClassVar[tuple[str, ...]] = ()
+
+    def evaluate(self, steps: StepTimeContext, policy: StepTimePolicy) -> Issue | Abstained | None:
+        """Judge unattributed time as a share of training time; what was not measured lies in it, and forbids that."""
+        hidden = [key for key in steps.run.unmeasured if key != Phase.GRAD_SYNC.key]
+        if hidden:
+            return Abstained(tuple(key.replace("_", " ") for key in hidden))
+        share = steps.share_of_training(Phase.UNATTRIBUTED)
+        severity = policy.unattributed_share.severity(share)
+        if severity is None:
+            return None
+        unclaimed_ms = steps.mean_ms[Phase.UNATTRIBUTED.key]
+        return Issue(
+            kind=self.kind,
+            severity=severity,
+            section="step_time",
+            summary=f"{percent(share)} of training, {milliseconds(unclaimed_ms)} a step, belongs to no phase.",
+            action="Look at what runs inside a step beside forward, backward and optimizer: metrics computed at every "
+            "step, values read from the device, code of your own in the loop.",
+            impact_share=steps.share_of_run(steps.habitual_s[Phase.UNATTRIBUTED.key]),
+            evidence={"unattributed_share": share, "unattributed_ms": unclaimed_ms},
+        )
+
+
+class ComputeBound:
+    """The model's own work fills the step: this is how a healthy run looks.
+
+    What is true: forward, backward and the optimizer take most of a step, and the largest of them is named.
+
+    Why it matters: nothing is in the way. To train faster, the model's own work must become cheaper.
+
+    What to do: mixed precision and torch.compile for forward and backward, a fused optimizer or accumulation for the
+    optimizer, larger batches where memory allows, or a faster device.
+    """
+
+    kind: ClassVar[str] = "COMPUTE_BOUND"
+    supersedes: ClassVar[tuple[str, ...]] = ()
+
+    def evaluate(self, steps: StepTimeContext, policy: StepTimePolicy) -> Issue | Abstained | None:
+        """Name the largest of the three; abstain where one that was not measured could be larger."""
+        known = {phase.key: steps.mean_ms[phase.key] for phase in COMPUTE if phase.key in steps.mean_ms}
+        missing = tuple(phase.label for phase in COMPUTE if phase.key not in known)
+        step_ms = steps.mean_ms["step_time"]
+        largest = max(known, key=lambda key: known[key]) if known else None
+        if missing and (largest is None or known[largest] <= steps.mean_ms.get(Phase.UNATTRIBUTED.key, 0.0)):
+            return Abstained(missing)
+        compute_share = sum(known.values()) / step_ms if step_ms > 0 else 0.0
+        if largest is None or compute_share < policy.compute_share_of_step:
+            return None
+        return Issue(
+            kind=self.kind,
+            severity="info",
+            section="step_time",
+            summary=f"The model's own work is {percent(compute_share)} of a step; {largest} is the largest part, "
+            f"{milliseconds(known[largest])} of {milliseconds(step_ms)}.",
+            action=f"Nothing is in the way. To go faster, {_cheaper(largest, steps)}.",
+            evidence={
+                "phase": largest,
+                "compute_share": compute_share,
+                "step_time_ms": step_ms,
+                **{f"{key}_ms": value for key, value in known.items()},
+            },
+        )
+
+
+class Warmup:
+    """There are too few steps after warm-up to judge.
+
+    What is true: the first steps build, compile and tune things, and are slower than the rest. They are set apart, and
+    what is left is too little to tell a habit from chance.
+
+    What to do: train for some more steps; a few dozen are enough.
+    """
+
+    kind: ClassVar[str] = "WARMUP"
+    supersedes: ClassVar[tuple[str, ...]] = ()
+
+    def evaluate(self, steps: StepTimeContext, policy: StepTimePolicy) -> Issue | Abstained | None:
+        """Say how many steps there are and how many it takes."""
+        if steps.judged_steps >= policy.minimum_steps:
+            return None
+        return Issue(
+            kind=self.kind,
+            severity="info",
+            section="step_time",
+            summary=f"{count(steps.steps)} steps, {count(steps.warmup_steps)} of them warm-up, are too few to judge.",
+            action=f"Train for at least {count(policy.minimum_steps - steps.judged_steps)} more steps.",
+            evidence={"steps": steps.steps, "warmup_steps": steps.warmup_steps},
+        )
+
+
+def _cheaper(phase_key: str, steps: StepTimeContext) -> str:
+    if phase_key == Phase.OPTIMIZER.key:
+        return "use a fused optimizer (fused=True) or update less often (gradient accumulation, larger batches)"
+    if not steps.run.on_accelerator:
+        return f"train on a GPU, or make {phase_key} cheaper: torch.compile, a smaller model, more threads"
+    facts = steps.run.facts
+    full = facts is not None and facts.precision is not None and facts.precision.startswith(("32", "no", "fp32"))
+    return f"make {phase_key} cheaper: {'bf16 mixed precision, ' if full else ''}torch.compile, larger batches"

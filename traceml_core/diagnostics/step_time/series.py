@@ -1,0 +1,59 @@
+"""The series: a run's steps as consecutive equal blocks, which is what two runs are compared by."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from traceml_core.core.phases import Phase
+from traceml_core.diagnostics.step_time.step_table import StepTable
+
+SERIES_PHASES = tuple(phase for phase in Phase if phase not in (Phase.STARTUP, Phase.TEARDOWN))
+
+
+class SeriesBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """`count` consecutive steps from `first_step` on. Times in milliseconds a step.
+
+    `step_interval_ms` is the mean of each step's slowest rank; phases are means over ranks, null where not measured.
+    """
+
+    first_step: int
+    count: int
+    warmup: bool
+    step_interval_ms: float
+    phases_ms: dict[str, float | None]
+
+
+def step_series(table: StepTable, largest_count: int) -> tuple[SeriesBlock, ...]:
+    """At most `largest_count` blocks over all steps; a step done twice counts as it was done last."""
+    kept = np.flatnonzero(table.judged | table.warmup)
+    if kept.size == 0:
+        return ()
+    kept = kept[np.argsort(table.step[kept], kind="stable")]
+    steps = table.step[kept]
+    firsts = np.flatnonzero(np.concatenate([[True], np.diff(steps) > 0]))
+    slowest_ms = np.maximum.reduceat(table.interval_ns[kept], firsts) / 1e6
+    warmup = np.maximum.reduceat(table.warmup[kept], firsts)
+    rows_a_step = np.diff(np.append(firsts, kept.size))
+    sums_ms = np.add.reduceat(np.nan_to_num(table.phase_ns[:, kept]), firsts, axis=1) / 1e6
+    phase_ms = sums_ms / rows_a_step
+    measured = ~np.isnan(table.phase_ns[:, kept]).all(axis=1)
+
+    size = -(-firsts.size // largest_count)
+    starts = np.arange(0, firsts.size, size)
+    counts = np.diff(np.append(starts, firsts.size))
+    block_ms = np.add.reduceat(slowest_ms, starts) / counts
+    block_phases_ms = np.add.reduceat(phase_ms, starts, axis=1) / counts
+    block_warmup = np.maximum.reduceat(warmup, starts)
+    return tuple(
+        SeriesBlock(
+            first_step=int(steps[firsts[start]]),
+            count=int(counts[block]),
+            warmup=bool(block_warmup[block]),
+            step_interval_ms=float(block_ms[block]),
+            phases_ms={
+                phase.key: float(block_phases_ms[phase, block]) if measured[phase] else None for phase in SERIES_PHASES
+            },
+        )
+        for block, start in enumerate(starts)
+    )
