@@ -107,12 +107,13 @@ class Ingest:
     def keep_failures(self, others: Mapping[str, int]) -> None:
         """Move what failed in this process, and `others`, into the history, where the report finds it."""
         FAILURES.update(others)
-        if self._writer is None or not FAILURES:
+        failures = {edge: count for edge, count in FAILURES.items() if count}
+        if self._writer is None or not failures:
             return
         try:
-            self._writer.failed(FAILURES)
+            self._writer.failed(failures)
             self._writer.commit()
-            FAILURES.clear()
+            FAILURES.subtract(failures)  # another thread may have counted on meanwhile
         except sqlite3.Error as error:
             self._undone(error)
 

@@ -84,8 +84,8 @@ class Service:
     def run(self) -> None:
         """Serve until there is nothing left to do."""
         while not self._is_done():
-            waits = self._final is not None or self._ending_at is not None
-            messages = self._server.receive(BUSY_WAIT_MS if waits else IDLE_WAIT_MS)
+            ends = self._final is not None or self._report is not None or self._ending_at is not None
+            messages = self._server.receive(BUSY_WAIT_MS if ends else IDLE_WAIT_MS)
             now = time.monotonic()
             if messages:
                 self._heard_at = now

@@ -23,7 +23,7 @@ _logger = get_error_logger("history")
 
 
 class SequenceGapError(Exception):
-    """A batch came before the one that it follows; its rank will send both again."""
+    """A batch came without what goes before it; its rank will send both again."""
 
 
 class _Source(msgspec.Struct):
@@ -83,11 +83,12 @@ class HistoryWriter:
         A chunk that cannot be decoded, or belongs to no table, is left out and counted: sending it again is no use.
 
         Raises:
-            KeyError: the rank never said hello.
-            SequenceGapError: a batch before this one is missing.
+            SequenceGapError: a batch before this one is missing, or the hello.
             sqlite3.Error: the disk is full, or the like; everything since the last commit is undone.
         """
-        source = self._sources[batch.rank, batch.incarnation]
+        source = self._sources.get((batch.rank, batch.incarnation))
+        if source is None:
+            raise SequenceGapError(f"rank {batch.rank} has not said hello")
         if batch.seq <= source.watermark:
             return False
         if batch.seq > source.watermark + 1:
