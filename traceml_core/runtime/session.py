@@ -55,6 +55,7 @@ class Session:
         self.clock = PhaseClock(started_ns=self.started_ns)
         self.steps = StepRecorder(self.clock, started_ns=self.started_ns, queue_limit=0)
         self.status_at_exit: RunStatus = "interrupted"
+        self.on_end: Callable[[], None] | None = None  # what an adapter has to undo, whoever ends the run
 
     def describe(self, **facts: Any) -> None:
         """Fill or replace fields of `RunFacts`, at any time; rank 0's facts are the run's."""
@@ -95,6 +96,7 @@ class JoinedSession(Session):
         self.steps = first.steps
         self.folder = first.folder
         self.status_at_exit = "interrupted"
+        self.on_end = None
 
     def describe(self, **facts: Any) -> None:
         """Tell the first session."""
@@ -172,6 +174,9 @@ class LiveSession(Session):
             return None
         if not self._finished:
             self._finished = True
+            with fail_open(logger, "undoing what the adapter did"):
+                if self.on_end is not None:
+                    self.on_end()
             with fail_open(logger, "finishing the run"):
                 self._end(runtime, status, error)
         return None if runtime.report is None else runtime.report.verdict
