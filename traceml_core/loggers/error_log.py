@@ -1,43 +1,83 @@
-"""Where TraceML's own failures go: `errors.log` of the run, once per cause, and a count per component."""
+"""Where TraceML's own failures go: `errors.log` of the run, once per cause, and a count per edge.
+
+Never the user's logging, and never anything but our own failures.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = "traceml_core.errors"
+EARLY_FAILURES = 100
+
+# What failed in this process, by component; the sender reports it with every batch.
 FAILURES: Counter[str] = Counter()
-_CAUSES: set[tuple[str, str, str]] = set()
+
+
+class _ErrorHandler(logging.Handler):
+    """Appends to a file once there is one; what comes before is kept and written then.
+
+    It survives a full disk and a folder that is gone: there is no better place left to complain.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
+        self._path: Path | None = None
+        # Text, not records: a traceback would keep the user's objects alive.
+        self._early: deque[str] = deque(maxlen=EARLY_FAILURES)
+
+    def open(self, path: Path | None) -> None:
+        """Append to `path` from now on; with None, keep what comes for the next one."""
+        self.acquire()
+        try:
+            self._path = path
+            if self._early and path is not None:
+                self._append(path, "".join(self._early))
+            self._early.clear()
+        finally:
+            self.release()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{self.format(record)}\n"
+        if self._path is None:
+            self._early.append(text)
+        else:
+            self._append(self._path, text)
+
+    def _append(self, path: Path, text: str) -> None:
+        # Opened each time: failures are few, the aggregator appends to the same file, and a fork inherits nothing.
+        try:
+            with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+        except OSError:
+            FAILURES["error_log"] += 1
 
 
 def get_error_logger(component: str) -> logging.Logger:
-    """The logger of one component; it writes to `errors.log` once `open_error_log` was called, else nowhere."""
-    root = logging.getLogger(ROOT)
-    if not root.handlers:
-        root.addHandler(logging.NullHandler())
-        root.propagate = False
-    return root.getChild(component)
+    """The logger of one component; it writes to `errors.log` once `open_error_log` was called."""
+    if component not in _LOGGERS:
+        # Not from `logging.getLogger`: a user's `dictConfig` would switch it off, a root handler would print it.
+        _LOGGERS[component] = logging.Logger(f"{ROOT}.{component}")
+        _LOGGERS[component].addHandler(_HANDLER)
+        _LOGGERS[component].propagate = False
+    return _LOGGERS[component]
 
 
 def open_error_log(path: Path) -> None:
-    """Send failures to this file from now on; the file is opened at the first failure."""
-    root = logging.getLogger(ROOT)
-    close_error_log()
-    root.propagate = False
-    root.addHandler(_QuietFileHandler(path, delay=True, encoding="utf-8"))
+    """Send failures to this file from now on, those before it included; made at the first one."""
+    _HANDLER.open(path)
 
 
 def close_error_log() -> None:
-    """Close the file, if one is open."""
-    root = logging.getLogger(ROOT)
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-        handler.close()
-    root.addHandler(logging.NullHandler())
+    """Close the file, and forget causes and counts: the run is over."""
+    _HANDLER.open(None)
     _CAUSES.clear()
+    FAILURES.clear()
 
 
 @contextmanager
@@ -55,7 +95,7 @@ def fail_open(logger: logging.Logger, doing: str, failures: Counter[str] | None 
 def report_failure(
     logger: logging.Logger, doing: str, error: BaseException, failures: Counter[str] | None = None
 ) -> None:
-    """Write a failure down once per cause, and count it."""
+    """Write a failure down once per cause, with its traceback, and count it."""
     component = logger.name.rpartition(".")[2]
     (FAILURES if failures is None else failures)[component] += 1
     cause = (component, doing, type(error).__name__)
@@ -64,18 +104,6 @@ def report_failure(
         logger.error("[TraceML] %s failed", doing, exc_info=error)
 
 
-class _QuietFileHandler(logging.FileHandler):
-    """A file handler that survives a full disk or a folder that is gone: there is no better place left to complain."""
-
-    def __init__(self, path: Path, **options: object) -> None:
-        super().__init__(path, **options)  # type: ignore[arg-type]
-        self.setFormatter(logging.Formatter("%(asctime)s %(name)s %(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            super().emit(record)
-        except OSError:
-            self.handleError(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
-        FAILURES["error_log"] += 1
+_HANDLER = _ErrorHandler()
+_LOGGERS: dict[str, logging.Logger] = {}
+_CAUSES: set[tuple[str, str, str]] = set()
