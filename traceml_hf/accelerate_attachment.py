@@ -108,7 +108,7 @@ class Attachment:
                 self._watch_prepared(prepared)
 
     def _take_off(self) -> None:
-        self._tracker.is_open = False
+        self._tracker.close()
         if vars(self.accelerator).get(MARK) is self:
             del vars(self.accelerator)[MARK]
         while self._undo:
@@ -153,8 +153,6 @@ class Attachment:
         engine_steps = self.accelerator.distributed_type.name in ("DEEPSPEED", "MEGATRON_LM")
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            if not tracker.listens():
-                return original(*args, **kwargs)
             tracker.backward_begins()
             try:
                 return original(*args, **kwargs)
@@ -170,8 +168,6 @@ class Attachment:
         tracker = self._tracker
 
         def call(optimizer: Any, *args: Any, **kwargs: Any) -> Any:
-            if not tracker.listens():
-                return original(optimizer, *args, **kwargs)
             tracker.optimizer_begins(optimizer)
             try:
                 return original(optimizer, *args, **kwargs)
@@ -218,7 +214,7 @@ class Attachment:
             return
         self._models.append(model)
         before = model.register_forward_pre_hook(self._tracker.forward_begins)
-        after = model.register_forward_hook(self._tracker.forward_ends, always_call=True)
+        after = model.register_forward_hook(self._tracker.forward_ends)
         self._undo += [before.remove, after.remove]
 
     def _watch_optimizer(self, accelerated: Any) -> None:

@@ -11,29 +11,47 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Iterator
+from threading import get_ident
 from types import CodeType
 from typing import Any
 
 from traceml_core.core.phases import Phase
+from traceml_core.sdk.batch_size import size_of
 from traceml_hf.accelerate_steps import LoaderRole, StepTracker
 
 MISSING: Any = object()
 
 
 class _Proxied:
-    """What one proxy stands in for. `device` is held for the shard whose loop runs `loop_code`; else it is missing."""
+    """What one proxy stands in for, and where the loop over it is.
 
-    __slots__ = ("base", "device", "loop_code", "opening", "reads_ahead", "resumed", "role", "tracker")
+    `device` is held for the shard with these `attributes`, whose loop runs `loop_code`; elsewhere it is missing.
+    """
 
-    def __init__(self, base: Any, tracker: StepTracker, role: LoaderRole) -> None:
+    __slots__ = (
+        "attributes",
+        "base",
+        "device",
+        "lacks",
+        "loop_code",
+        "opening",
+        "reads_ahead",
+        "resumed",
+        "role",
+        "tracker",
+    )
+
+    def __init__(self, base: Any, tracker: StepTracker, role: LoaderRole, attributes: dict[str, Any]) -> None:
         self.base = base
         self.tracker = tracker
         self.role = role
+        self.attributes = attributes
+        self.lacks = () if hasattr(base, "state_dict") else ("state_dict",)  # asked for at every batch
         self.device: Any = MISSING
         self.loop_code: CodeType | None = None
         self.reads_ahead = False
         self.opening = False  # in the first fetch of an iteration, which reads two batches
-        self.resumed = False
+        self.resumed = False  # between the loop's asking for a batch and the next read from the base
 
 
 class LoaderProxy:
@@ -41,9 +59,9 @@ class LoaderProxy:
 
     _proxied: _Proxied
 
-    def __init__(self, base: Any, tracker: StepTracker, role: LoaderRole) -> None:
-        """Tell `tracker` of each iteration over `base`, whose role is `role`."""
-        object.__setattr__(self, "_proxied", _Proxied(base, tracker, role))
+    def __init__(self, proxied: _Proxied) -> None:
+        """Tell the tracker of each iteration over the base."""
+        object.__setattr__(self, "_proxied", proxied)
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -57,6 +75,8 @@ class LoaderProxy:
             if reader is not None and reader.f_code is proxied.loop_code:
                 _loop_resumes(proxied)
             return proxied.device
+        if name in proxied.lacks:
+            raise AttributeError(name)
         return getattr(proxied.base, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -73,8 +93,9 @@ class LoaderProxy:
         tracker, role = proxied.tracker, proxied.role
         if not tracker.listens():
             return iter(proxied.base)
-        if proxied.resumed:  # an iteration that an exception ended during the copy to the device
+        if proxied.resumed:  # an exception ended the last iteration during its copy to the device
             proxied.resumed = False
+            proxied.attributes.pop("device", None)
             tracker.clock.leave(Phase.H2D)
         proxied.opening = proxied.reads_ahead
         tracker.loop_begins(role)
@@ -106,10 +127,21 @@ class _Batches:
         batches, tracker, role = self._batches, self._tracker, self._role
         if batches is None:
             raise StopIteration
-        if not tracker.listens():
+        if not tracker.is_open or get_ident() != tracker.thread:
             return next(batches)
-        self._fetch_begins()
+        proxied = self._proxied
         clock = tracker.clock
+        waiting = Phase.INPUT_WAIT
+        if proxied.resumed:
+            proxied.resumed = False
+            proxied.attributes.pop("device", None)
+            waiting = Phase.H2D  # still on the clock's stack: leaving it leaves the wait as well
+        elif proxied.opening:
+            proxied.opening = not self._started
+        elif self._started:
+            tracker.fetch(role)
+        if self._ahead is not None:
+            role.fresh, role.size = True, self._ahead
         clock.enter(Phase.INPUT_WAIT)
         try:
             batch = next(batches)
@@ -118,14 +150,15 @@ class _Batches:
                 clock.book(Phase.LOADER_START)  # there was nothing left to wait for: the workers were shut down
             raise
         finally:
-            clock.leave(Phase.INPUT_WAIT)
+            clock.leave(waiting)
             if not self._started:
                 self._started = True
                 tracker.loop_begun(role)
-        if self._proxied.reads_ahead:
-            self._ahead = tracker.size_of(batch)
+        size = size_of(batch)
+        if proxied.reads_ahead:
+            self._ahead = size
         else:
-            role.hand_out(tracker.size_of(batch))
+            role.fresh, role.size = True, size
         return batch
 
     def __del__(self) -> None:
@@ -134,17 +167,6 @@ class _Batches:
             tracker.loop_closes(self._role)
             self._batches = None
             tracker.loop_ends(self._role)
-
-    def _fetch_begins(self) -> None:
-        """The loop is handed the batch read ahead; where its asking for it was not seen, it is taken to ask now."""
-        proxied = self._proxied
-        if proxied.resumed:
-            proxied.resumed = False
-            self._tracker.clock.leave(Phase.H2D)
-        elif self._started:
-            _asked_for_a_batch(proxied, self._tracker, self._role)
-        if self._ahead is not None:
-            self._role.hand_out(self._ahead)
 
 
 def install(loader: Any, tracker: StepTracker) -> LoaderRole | None:
@@ -163,13 +185,12 @@ def install(loader: Any, tracker: StepTracker) -> LoaderRole | None:
     if issubclass(kind, DataLoaderDispatcher) and loader.state.process_index != 0:
         return None
     role = LoaderRole(getattr(base, "num_workers", 0) or 0)
-    proxy = LoaderProxy(base, tracker, role)
-    proxied = proxy._proxied
+    proxied = _Proxied(base, tracker, role, attributes)
     proxied.reads_ahead = issubclass(kind, (DataLoaderShard, DataLoaderDispatcher))
     if issubclass(kind, DataLoaderShard) and "device" in attributes:
         proxied.loop_code = DataLoaderShard.__iter__.__code__
         proxied.device = attributes.pop("device")
-    attributes["base_dataloader"] = proxy
+    attributes["base_dataloader"] = LoaderProxy(proxied)
     attributes["__getstate__"] = functools.partial(_state_of, attributes)
     return role
 
@@ -193,18 +214,16 @@ def _state_of(attributes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _loop_resumes(proxied: _Proxied) -> None:
-    tracker, role = proxied.tracker, proxied.role
-    if not proxied.resumed and tracker.listens():
+    """The shard's loop has been asked for a batch, and moves it to the device now; it will read `device` once more."""
+    tracker = proxied.tracker
+    if tracker.is_open and get_ident() == tracker.thread:
         proxied.resumed = True
-        _asked_for_a_batch(proxied, tracker, role)
+        proxied.attributes["device"] = proxied.device
+        if proxied.opening:
+            proxied.opening = False
+        else:
+            tracker.fetch(proxied.role)
         tracker.clock.enter(Phase.H2D)
-
-
-def _asked_for_a_batch(proxied: _Proxied, tracker: StepTracker, role: LoaderRole) -> None:
-    if proxied.opening:
-        proxied.opening = False
-    else:
-        tracker.fetch(role)
 
 
 def _itself(base: Any) -> Any:

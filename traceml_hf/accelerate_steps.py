@@ -11,7 +11,6 @@ from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
 from traceml_core.loggers.error_log import fail_open, get_error_logger
-from traceml_core.sdk.batch_size import size_of
 
 Method = TypeVar("Method", bound=Callable[..., None])
 _logger = get_error_logger("AccelerateCallback")
@@ -37,10 +36,11 @@ class LoaderRole:
     """What is known of one prepared loader: what its batches lead to.
 
     `trains` once a batch of it led to a backward; `evaluates` once a batch of it was used by inference only. Training
-    wins whenever both have been seen.
+    wins whenever both have been seen. `size` is the samples and tokens of the batch that the loop was given last,
+    `fresh` until a backward has used it.
     """
 
-    __slots__ = ("evaluates", "fresh", "inferred", "loops", "samples", "tokens", "trains", "workers")
+    __slots__ = ("evaluates", "fresh", "inferred", "loops", "size", "trains", "workers")
 
     def __init__(self, workers: int = 0) -> None:
         """A loader that fetches with this many worker processes."""
@@ -50,13 +50,7 @@ class LoaderRole:
         self.inferred = False
         self.loops = 0
         self.fresh = False
-        self.samples: int | None = None
-        self.tokens: int | None = None
-
-    def hand_out(self, sizes: tuple[int | None, int | None]) -> None:
-        """The loop is given a batch of this many samples and tokens."""
-        self.fresh = True
-        self.samples, self.tokens = sizes
+        self.size: tuple[int | None, int | None] = (None, None)
 
 
 class StepTracker:
@@ -71,7 +65,8 @@ class StepTracker:
     without gradients or in eval mode and led to no backward; or a new loader, fetched with every model in eval mode,
     after all training so far was in training mode. A loader that led to a backward never counts as validation.
 
-    Events of other threads than the one that built it are not heard.
+    Events of other threads than the one that built it are not heard. Plain sailing, one loader known to train, takes a
+    short way through each event, since each costs training time; everything else takes the long one.
     """
 
     def __init__(
@@ -107,30 +102,29 @@ class StepTracker:
         self._forwarded = False
         self._window: set[LoaderRole] = set()
         self._stepped: set[int] = set()
-        self._stepping = False
+        self._inside: Phase | None = None
+        self._plain: LoaderRole | None = None
         self._fed_by_loader = False
         self._trained = False
         self._trained_in_eval_mode = False
+        self._forward_in_eval_mode = False
         self._backward_seen = False
 
     def listens(self) -> bool:
         """Whether what the calling thread does now counts."""
         return self.is_open and get_ident() == self.thread
 
-    def size_of(self, batch: Any) -> tuple[int | None, int | None]:
-        """The samples and tokens of a batch; null where it does not show them."""
-        try:
-            return size_of(batch)
-        except Exception:
-            with fail_open(_logger, "counting a batch"):
-                raise
-        return None, None
+    def close(self) -> None:
+        """Hear nothing from now on."""
+        self.is_open = False
+        self._plain = None
 
     @_event
     def loop_begins(self, role: LoaderRole) -> None:
         """An iteration over the loader begins: its workers start, if it has any."""
         role.loops += 1
         role.fresh = False
+        self._plain = None
         self.fetch(role)
         if self._validating is None:
             self.clock.enter(Phase.LOADER_START)
@@ -154,26 +148,89 @@ class StepTracker:
             self._leave_validation()
         elif role.trains and self._stepped:
             self._looping = self._fed_by_loader = False
+            self._plain = None
             self._window.clear()
             self._stepped.clear()
             self._steps.finish()
         if role in self._feeding:
             self._feeding.remove(role)
 
-    @_event
     def fetch(self, role: LoaderRole) -> None:
         """The loop asks the loader for a batch."""
-        if self._stepping:
-            self._stepping = False
+        if role is not self._plain or self._inside is not None or get_ident() != self.thread:
+            self._fetch(role)
+        elif self._stepped:
+            self._stepped.clear()
+            self._steps.fetch()
+            if self._on_step is not None:
+                self._on_step()
+
+    def forward_begins(self, module: Any, inputs: Any) -> None:
+        """A prepared model is called."""
+        if self._plain is not None and module.training and get_ident() == self.thread:
+            self._forward_in_eval_mode = False
+            self._inside = Phase.FORWARD
+            self.clock.enter(Phase.FORWARD)
+        else:
+            self._forward_begins(module)
+
+    def forward_ends(self, module: Any, inputs: Any, output: Any) -> None:
+        """A prepared model has returned. One that raised is noticed at the next fetch."""
+        if self._plain is not None and get_ident() == self.thread:
+            self._inside = None
+            self.clock.leave(Phase.FORWARD)
+        else:
+            self._forward_ends()
+
+    def backward_begins(self) -> None:
+        """The loop calls `accelerator.backward`."""
+        if self._plain is not None and not self._forward_in_eval_mode and get_ident() == self.thread:
+            self.clock.enter(Phase.BACKWARD)
+        else:
+            self._backward_begins()
+
+    def backward_ends(self) -> None:
+        """`accelerator.backward` has returned, or raised."""
+        role = self._plain
+        if role is not None and get_ident() == self.thread:
+            self.clock.leave(Phase.BACKWARD)
+            if role.fresh:
+                role.fresh = False
+                self._steps.micro_batch(*role.size)
+        else:
+            self._backward_ends()
+
+    def optimizer_begins(self, optimizer: Any, args: Any = None, kwargs: Any = None) -> None:
+        """A prepared optimizer begins to step."""
+        if self._plain is not None and get_ident() == self.thread:
+            self._inside = Phase.OPTIMIZER
+            self.clock.enter(Phase.OPTIMIZER)
+        else:
+            self._optimizer_begins(optimizer)
+
+    def optimizer_ends(self, optimizer: Any, args: Any = None, kwargs: Any = None) -> None:
+        """A prepared optimizer has stepped, or its scaler skipped the update."""
+        if self._plain is not None and get_ident() == self.thread:
+            self._inside = None
             self.clock.leave(Phase.OPTIMIZER)
+            self._stepped.add(id(optimizer))
+            self._steps.optimizer_step()
+        else:
+            self._optimizer_ends(optimizer)
+
+    @_event
+    def _fetch(self, role: LoaderRole) -> None:
+        self._plain = None
+        if self._inside is not None:
+            self.clock.leave(self._inside)
+            self._inside = None
         if not role.trains and self._is_validation(role):
             self._join_feeding(role)
             if self._validating is None:
                 self.clock.enter(Phase.VALIDATION)
             self._validating = role
             return
-        if self._validating is not None:
-            self._leave_validation()
+        self._leave_validation()
         if not self._stepped:
             self._begin_loop()
         elif role in self._window or len(self._stepped) >= len(self._optimizers):
@@ -182,64 +239,53 @@ class StepTracker:
         self._join_feeding(role)
 
     @_event
-    def forward_begins(self, module: Any, inputs: Any) -> None:
-        """A prepared model is called."""
+    def _forward_begins(self, module: Any) -> None:
         inference = not (module.training and self._grad_enabled())
         for role in self._feeding:
             role.inferred = inference
         self._forwarded = True
+        self._forward_in_eval_mode = not module.training
         if not inference or (self._validating is not None and not self._validating.evaluates and self._grad_enabled()):
             self._leave_validation()
         if not inference and not self._fed_by_loader:
             self._begin_step_without_loader()
         between_loops = not self._looping and self._validating is None and self._trained
-        self.clock.enter(Phase.VALIDATION if between_loops and not self._grad_enabled() else Phase.FORWARD)
+        self._inside = Phase.VALIDATION if between_loops and not self._grad_enabled() else Phase.FORWARD
+        self.clock.enter(self._inside)
 
     @_event
-    def forward_ends(self, module: Any, inputs: Any, output: Any) -> None:
-        """A prepared model has returned, or raised."""
+    def _forward_ends(self) -> None:
+        self._inside = None
         self.clock.leave(Phase.FORWARD)
         if self._validating is None:
             self.clock.leave(Phase.VALIDATION)
 
     @_event
-    def backward_begins(self) -> None:
-        """The loop calls `accelerator.backward`."""
+    def _backward_begins(self) -> None:
         self._backward_seen = True
         self._note_training()
         self.clock.enter(Phase.BACKWARD)
 
     @_event
-    def backward_ends(self) -> None:
-        """`accelerator.backward` has returned, or raised."""
+    def _backward_ends(self) -> None:
         self.clock.leave(Phase.BACKWARD)
         if not self._fed_by_loader:
             self._steps.micro_batch()
             return
-        samples = tokens = None
-        fresh = False
-        for role in self._feeding:
-            if role.fresh:
-                role.fresh, fresh = False, True
-                if role.samples is not None:
-                    samples = (samples or 0) + role.samples
-                if role.tokens is not None:
-                    tokens = (tokens or 0) + role.tokens
+        fresh = [role for role in self._feeding if role.fresh]
         if fresh:
-            self._steps.micro_batch(samples, tokens)
+            self._steps.micro_batch(*_joint_size(fresh))
 
     @_event
-    def optimizer_begins(self, optimizer: Any, args: Any = None, kwargs: Any = None) -> None:
-        """A prepared optimizer begins to step."""
+    def _optimizer_begins(self, optimizer: Any) -> None:
         if not self._fed_by_loader and id(optimizer) in self._stepped:
             self._close_step()
-        self._stepping = True
+        self._inside = Phase.OPTIMIZER
         self.clock.enter(Phase.OPTIMIZER)
 
     @_event
-    def optimizer_ends(self, optimizer: Any, args: Any = None, kwargs: Any = None) -> None:
-        """A prepared optimizer has stepped, or its scaler skipped the update."""
-        self._stepping = False
+    def _optimizer_ends(self, optimizer: Any) -> None:
+        self._inside = None
         self.clock.leave(Phase.OPTIMIZER)
         self._begin_loop()
         if not self._backward_seen:
@@ -251,6 +297,8 @@ class StepTracker:
         self._trained = True
         self._stepped.add(id(optimizer))
         self._steps.optimizer_step()
+        if self._feeding == list(self._window) and len(self._feeding) == 1 and self._feeding[0].trains:
+            self._plain = self._feeding[0]
 
     def _is_validation(self, role: LoaderRole) -> bool:
         if role.inferred:
@@ -273,15 +321,14 @@ class StepTracker:
             self.clock.leave(Phase.VALIDATION)
 
     def _note_training(self) -> None:
-        if self._validating is not None:
-            self._leave_validation()
+        self._leave_validation()
         for role in self._feeding:
             self._fed_by_loader = True
             if not role.trains:
                 role.trains = True
                 role.evaluates = role.inferred = False
                 self._on_training_loader(role)
-        if not self._trained_in_eval_mode and not any(model.training for model in self._models):
+        if self._forward_in_eval_mode:
             self._trained_in_eval_mode = True
 
     def _begin_loop(self) -> None:
@@ -302,3 +349,12 @@ class StepTracker:
         self._steps.fetch()
         if self._on_step is not None:
             self._on_step()
+
+
+def _joint_size(roles: list[LoaderRole]) -> tuple[int | None, int | None]:
+    """The samples and tokens of batches that were used together."""
+    for role in roles:
+        role.fresh = False
+    samples = [role.size[0] for role in roles if role.size[0] is not None]
+    tokens = [role.size[1] for role in roles if role.size[1] is not None]
+    return sum(samples) if samples else None, sum(tokens) if tokens else None

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from traceml_core.loggers.error_log import get_error_logger, report_failure
+
 DEPTH_LIMIT = 4
+_logger = get_error_logger("BatchSize")
 
 
 def size_of(batch: Any) -> tuple[int | None, int | None]:
@@ -14,24 +17,27 @@ def size_of(batch: Any) -> tuple[int | None, int | None]:
     Samples are the first dimension of the first array found in nested mappings, lists and tuples. Tokens are the
     elements of `input_ids` of shape (samples, length), padding included.
     """
-    tokens = None
-    if isinstance(batch, Mapping) or hasattr(batch, "input_ids"):
-        tokens = _tokens_of(batch)
-    return _samples_of(batch, DEPTH_LIMIT), tokens
+    try:
+        kind = type(batch)
+        if kind is list or kind is tuple:
+            shape = getattr(batch[0], "shape", None) if batch else None
+            return (shape[0], None) if shape else (_samples_of(batch, DEPTH_LIMIT), None)
+        return _samples_of(batch, DEPTH_LIMIT), _tokens_of(batch)
+    except Exception as error:  # noqa: BLE001 - a batch may be anything, and counting it must never end training
+        report_failure(_logger, "counting a batch", error)
+        return None, None
 
 
 def _tokens_of(batch: Any) -> int | None:
-    input_ids = batch.get("input_ids") if isinstance(batch, Mapping) else batch.input_ids
+    input_ids = batch.get("input_ids") if isinstance(batch, Mapping) else getattr(batch, "input_ids", None)
     shape = getattr(input_ids, "shape", None)
-    if shape is None or len(shape) != 2:
-        return None
-    return int(shape[0]) * int(shape[1])
+    return shape[0] * shape[1] if shape is not None and len(shape) == 2 else None
 
 
 def _samples_of(batch: Any, depth: int) -> int | None:
     shape = getattr(batch, "shape", None)
     if shape is not None:
-        return int(shape[0]) if len(shape) else None
+        return shape[0] if len(shape) else None
     if not depth:
         return None
     if isinstance(batch, Mapping):

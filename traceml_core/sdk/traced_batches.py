@@ -9,10 +9,7 @@ from typing import Any
 from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
-from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.sdk.batch_size import size_of
-
-_logger = get_error_logger("TracedBatches")
 
 
 class LoopState:
@@ -58,7 +55,7 @@ class TracedBatches:
             if not self._loop.in_step:
                 self._steps.finish()
             raise
-        self._count(batch)
+        self._steps.micro_batch(*size_of(batch))
         return batch
 
     def _start(self) -> Any:
@@ -83,9 +80,3 @@ class TracedBatches:
             raise
         finally:
             clock.leave(phase)
-
-    def _count(self, batch: Any) -> None:
-        samples = tokens = None
-        with fail_open(_logger, "counting a batch"):
-            samples, tokens = size_of(batch)
-        self._steps.micro_batch(samples, tokens)
