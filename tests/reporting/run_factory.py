@@ -125,9 +125,7 @@ def _write_rank(writer: HistoryWriter, plan: RunPlan, rank: int) -> None:
         )
     if plan.status is not None:
         writer.finish(
-            Finish(
-                rank, identity.incarnation, plan.status, plan.error, wall_ns, 9_000.0, rank == 0, "full", 80, False
-            )
+            Finish(rank, identity.incarnation, plan.status, plan.error, wall_ns, 9_000.0, rank == 0, "full", 80, False)
         )
 
 

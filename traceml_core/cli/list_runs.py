@@ -8,7 +8,6 @@ import click
 
 from traceml_core.cli.runs_dir_option import runs_dir_option
 from traceml_core.core.run_folder import run_folders
-from traceml_core.core.units import seconds
 
 
 @click.command("list")

@@ -9,17 +9,21 @@ from rich.text import Text
 from traceml_core.core.phases import Phase
 from traceml_core.core.units import count, percent, seconds
 from traceml_core.diagnostics.model import Issue
-from traceml_core.reporting.card_layout import TITLE_COLUMNS, Look, bar, look_for, row, spread, to_text, wrap
+from traceml_core.loggers.error_log import fail_open, get_error_logger
+from traceml_core.reporting.card_layout import TITLE_COLUMNS, Look, bar, indented, look_for, row, spread, to_text
 from traceml_core.reporting.final import SECTIONS
 from traceml_core.reporting.run_end import end_of_run
 from traceml_core.reporting.summary import BudgetPart, FinalSummary, TimeBudget
 
 BADGE_STYLES = {"info": "black on green", "warning": "black on yellow", "critical": "white on red"}
 MOST_PHASES = 8
+MOST_SENTENCE_LINES = 8
 MOST_OTHER_ISSUES = 3
 SMALL_SHARE = 0.005
 LABEL_COLUMNS = 17
 NUMBER_COLUMNS = 17
+
+logger = get_error_logger("Card")
 
 
 def render_card(
@@ -60,30 +64,25 @@ def _head(summary: FinalSummary, look: Look) -> list[Text]:
     """What ran, for how long; and when so, that it failed or was interrupted, where, with which error."""
     run = summary.run
     place = f"{run.framework.replace('_', ' ')}" + (f" on {run.device}" if run.device else "")
-    ranks = f" · {count(run.world_size)} ranks" if run.world_size > 1 else ""
-    left = (
-        Text("TraceML  ", "bold")
-        .append(look.shown(run.name, 60), "bold")
-        .append("  " + look.shown(place + ranks), "dim")
-    )
+    ranks = f", {count(run.world_size)} ranks" if run.world_size > 1 else ""
+    left = Text.assemble((" TraceML  ", "bold"), (look.shown(run.name, 60), "bold"), (f"  {place}{ranks}", "dim"))
     right = Text(f"{count(run.steps)} step{'' if run.steps == 1 else 's'} in {seconds(run.duration_s)}")
     lines = [spread(left, right, look)]
     end = end_of_run(run)
     if end:
         tone = {"failed": "bold red", "interrupted": "bold yellow"}.get(run.status, "bold")
-        lines += wrap(Text(look.shown(end, 400), tone), look.columns, 2, look)
+        lines += indented(Text(look.shown(end, 400), tone), 2, look)
     return lines
 
 
 def _verdict(summary: FinalSummary, look: Look) -> list[Text]:
     issue = summary.primary_diagnosis
     label = issue.label.upper()
-    head = Text(f" {label} " if look.color else f"[{label}]", BADGE_STYLES[issue.severity] if look.color else "")
-    head.append("  ").append(issue.severity, "dim") if issue.severity != "info" else head
-    lines = [head]
-    lines += [Text(" ").append_text(part) for part in wrap(Text(look.shown(issue.summary)), look.columns - 2, 3, look)]
+    badge = (f" {label} ", BADGE_STYLES[issue.severity]) if look.color else f" [{label}]"
+    lines = [Text.assemble(badge, (f"  {issue.severity}" if issue.severity != "info" else "", "dim"))]
+    lines += indented(Text(look.shown(issue.summary)), MOST_SENTENCE_LINES, look)
     if issue.action:
-        lines += row("Next", issue.action, look, most=3, title_style="bold")
+        lines += row("Next", issue.action, look, most=MOST_SENTENCE_LINES, title_style="bold")
     gain = _gain(issue)
     if gain:
         lines += row("Gain", gain, look, title_style="bold")
@@ -108,41 +107,38 @@ def _budget(summary: FinalSummary, look: Look) -> list[Text]:
     if not shown:
         return []
     mean = f", mean of {count(summary.run.world_size)} ranks" if summary.run.world_size > 1 else ""
-    lines = [spread(Text("Where the time went", "bold"), Text(f"of {seconds(budget.wall_s)}{mean}", "dim"), look)]
+    total = Text(f"of {seconds(budget.wall_s)}{mean}", "dim")
+    lines = [spread(Text(" Where the time went", "bold"), total, look)]
     for part in shown:
         phase = Phase[part.phase.upper()]
         lines.append(_bar_row(phase.label, part.seconds or 0.0, part.share or 0.0, _bar_style(phase), look))
     if rest:
-        lines.append(
-            _bar_row("the rest", sum(p.seconds or 0 for p in rest), sum(p.share or 0 for p in rest), "dim", look)
-        )
-    lost = 1 - budget.coverage_share
+        spent_s, share = sum(part.seconds or 0.0 for part in rest), sum(part.share or 0.0 for part in rest)
+        lines.append(_bar_row("the rest", spent_s, share, "blue", look))
+    lines += _honest_rows(budget, look)
+    return lines
+
+
+def _honest_rows(budget: TimeBudget, look: Look) -> list[Text]:
+    """What nothing claims, what was not recorded, and which phases could not be told apart."""
+    unclaimed, lost = budget.unattributed_share, 1 - budget.coverage_share
+    lines = [_bar_row(Phase.UNATTRIBUTED.label, unclaimed * budget.wall_s, unclaimed, "bright_black", look)]
     if lost >= SMALL_SHARE:
-        lines.append(_bar_row("not recorded", lost * budget.wall_s, lost, "dim", look))
+        lines.append(_bar_row("not recorded", lost * budget.wall_s, lost, "bright_black", look))
     missing = [Phase[part.phase.upper()].label for part in budget.parts if part.seconds is None]
     if missing:
-        lines += [
-            Text(" ").append(part)
-            for part in wrap(
-                Text(look.shown(f"Not measured here, so unattributed: {', '.join(missing)}."), "dim"),
-                look.columns - 2,
-                1,
-                look,
-            )
-        ]
+        said = f"Not measured here, so unattributed: {', '.join(missing)}."
+        lines += indented(Text(look.shown(said), "dim"), 1, look)
     return lines
 
 
 def _shown_parts(budget: TimeBudget) -> tuple[list[BudgetPart], list[BudgetPart]]:
     """The parts that get a bar of their own, and those too small for one, which share the last."""
-    key = Phase.UNATTRIBUTED.key
-    timed = [part for part in budget.parts if (part.seconds or 0) > 0]
-    claimed = sorted((part for part in timed if part.phase != key), key=lambda part: -(part.seconds or 0))
-    shown = [part for part in claimed if (part.share or 0) >= SMALL_SHARE][:MOST_PHASES]
-    rest = claimed[len(shown) :]
-    if len(rest) == 1:
-        shown, rest = claimed, []
-    return shown + [part for part in timed if part.phase == key], rest
+    timed = [part for part in budget.parts if (part.seconds or 0) > 0 and part.phase != Phase.UNATTRIBUTED.key]
+    timed.sort(key=lambda part: -(part.seconds or 0))
+    large = [part for part in timed if (part.share or 0) >= SMALL_SHARE][:MOST_PHASES]
+    small = timed[len(large) :]
+    return (timed, []) if len(small) == 1 else (large, small)
 
 
 def _bar_row(label: str, spent_s: float, share: float, style: str, look: Look) -> Text:
@@ -156,8 +152,6 @@ def _bar_row(label: str, spent_s: float, share: float, style: str, look: Look) -
 
 
 def _bar_style(phase: Phase) -> str:
-    if phase == Phase.UNATTRIBUTED:
-        return "bright_black"
     return "cyan" if phase < Phase.UNATTRIBUTED else "blue"
 
 
@@ -166,8 +160,10 @@ def _facts(summary: FinalSummary, look: Look, folder: str | None) -> list[Text]:
     facts: dict[str, list[str]] = {}
     for spec in SECTIONS:
         section = summary.sections.get(spec.name)
-        for fact in spec.card_lines(section, summary.run) if section is not None else ():
-            facts.setdefault(fact.title, []).append(fact.text)
+        if section is not None:
+            with fail_open(logger, f"drawing the section {spec.name}"):
+                for fact in spec.card_lines(section, summary.run):
+                    facts.setdefault(fact.title, []).append(fact.text)
     lines = [line for title, texts in facts.items() for line in row(title, " · ".join(texts), look)]
     for number, issue in enumerate(_others(summary)):
         text = Text(look.shown(f"{issue.label}: {issue.summary}"))

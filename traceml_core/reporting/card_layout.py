@@ -69,6 +69,11 @@ def row(title: str, text: Text | str, look: Look, *, most: int = 2, title_style:
     return lines
 
 
+def indented(text: Text, most: int, look: Look) -> list[Text]:
+    """A paragraph one column in, of at most `most` lines."""
+    return [Text(" ").append_text(part) for part in wrap(text, look.columns - 2, most, look)]
+
+
 def wrap(text: Text, columns: int, most: int, look: Look) -> list[Text]:
     """`text` in lines of at most `columns`; at most `most` of them, the last then ending in an ellipsis."""
     lines = list(text.wrap(Console(width=columns, file=io.StringIO(), _environ={}), columns))

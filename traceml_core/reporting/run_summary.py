@@ -1,4 +1,4 @@
-"""What ran: the facts of a run from its manifest, its ranks' records and its rows."""
+"""What ran: the facts of a run from its manifest, its ranks and its sections."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from traceml_core.core.run_folder import Manifest
 from traceml_core.diagnostics.run_shape import RunShape
-from traceml_core.history.reader import Columns, RankRecord
-from traceml_core.reporting.read_once import TablesReadOnce
+from traceml_core.history.reader import RankRecord
+from traceml_core.reporting.section_spec import RunNumbers
 from traceml_core.reporting.summary import ErrorSummary, Hardware, RunSummary
 from traceml_core.telemetry.facts import RunFacts
 
@@ -23,17 +22,13 @@ class StoredRun(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     manifest: Manifest | None
     ranks: Sequence[RankRecord]
+    shape: RunShape
 
 
-def steps_done(steps: Columns) -> int:
-    """How many different steps the run has done."""
-    done = steps["step"] if steps else np.empty(0)
-    return int(np.unique(done[~np.isnan(done)]).size)
-
-
-def summarise_run(stored: StoredRun, shape: RunShape, tables: TablesReadOnce, warmup_steps: int) -> RunSummary:
-    """The run's facts. Throughput counts whole step intervals after warm-up, over all ranks."""
-    steps, facts, manifest = tables.columns("step_time"), shape.facts or RunFacts(framework="manual"), stored.manifest
+def summarise_run(stored: StoredRun, numbers: RunNumbers, hardware: Hardware) -> RunSummary:
+    """The run's facts; those that nobody told are null."""
+    shape, manifest = stored.shape, stored.manifest
+    facts = shape.facts or RunFacts(framework="manual")
     return RunSummary(
         run_id=manifest.run_id if manifest else stored.folder.name,
         name=manifest.name if manifest else stored.folder.name,
@@ -45,16 +40,16 @@ def summarise_run(stored: StoredRun, shape: RunShape, tables: TablesReadOnce, wa
         device=facts.device,
         world_size=shape.world_size,
         nodes=max((record.nodes for record in stored.ranks), default=1),
-        hardware=_hardware(tables.columns("system"), tables.columns("gpu")),
+        hardware=hardware,
         batch_size=facts.batch_size,
         accumulation=facts.accumulation,
         precision=facts.precision,
         loader=facts.loader,
-        samples_per_s=_per_second(steps, "samples", warmup_steps),
-        tokens_per_s=_per_second(steps, "tokens", warmup_steps),
+        samples_per_s=numbers.samples_per_s,
+        tokens_per_s=numbers.tokens_per_s,
         started_at=manifest.started_at if manifest else _started_at(stored.ranks),
         duration_s=max((rank.wall_ns for rank in shape.ranks), default=0) / 1e9,
-        steps=steps_done(steps),
+        steps=numbers.steps,
     )
 
 
@@ -62,36 +57,6 @@ def _error(shape: RunShape) -> ErrorSummary | None:
     if shape.error is None or shape.status not in ("failed", "interrupted"):
         return None
     return ErrorSummary(**msgspec.structs.asdict(shape.error))
-
-
-def _per_second(steps: Columns, column: str, warmup_steps: int) -> float | None:
-    """Samples or tokens of all ranks in a second of the ranks' mean time; None where steps did not show them."""
-    if not steps:
-        return None
-    number = steps["step"]
-    is_step = ~np.isnan(number)
-    if not is_step.any():
-        return None
-    settled = is_step & (number > number[is_step].min() - 1 + warmup_steps)
-    counted = settled & ~np.isnan(steps[column])
-    interval_s = float(steps["interval_ns"][counted].sum()) / 1e9
-    if interval_s <= 0:
-        return None
-    return float(steps[column][counted].sum()) / interval_s * np.unique(steps["rank"][counted]).size
-
-
-def _hardware(system: Columns, gpus: Columns) -> Hardware:
-    names = dict(zip(gpus["uuid"], gpus["name"], strict=True)) if gpus else {}
-    cpus, memory = _last(system, "cpus"), _last(system, "memory_limit_bytes")
-    return Hardware(cpus=cpus, memory_bytes=None if memory is None else int(memory), gpus=list(names.values()))
-
-
-def _last(columns: Columns, name: str) -> float | None:
-    """The last value of a column that was measured."""
-    if not columns:
-        return None
-    measured = columns[name][~np.isnan(columns[name])]
-    return float(measured[-1]) if measured.size else None
 
 
 def _started_at(ranks: Sequence[RankRecord]) -> str:

@@ -1,4 +1,4 @@
-"""What a section of the report is: four functions and a name, registered in `reporting/final.py`."""
+"""What a section of the report is: a name and four functions, registered in `reporting/final.py`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from traceml_core.diagnostics.run_shape import RunShape
-from traceml_core.history.reader import HistoryReader
-from traceml_core.reporting.summary import RunSummary, Section
+from traceml_core.reporting.read_once import TablesReadOnce
+from traceml_core.reporting.summary import Hardware, RunSummary, Section, TimeBudget
 
 
 class CardLine(msgspec.Struct, frozen=True):
@@ -19,16 +19,33 @@ class CardLine(msgspec.Struct, frozen=True):
     text: str
 
 
+class RunNumbers(msgspec.Struct, frozen=True, kw_only=True):
+    """What a section knows of the run as a whole, for the summary's own fields."""
+
+    steps: int
+    samples_per_s: float | None
+    tokens_per_s: float | None
+    budget: TimeBudget
+
+
+class BuiltSection(msgspec.Struct, frozen=True):
+    """A section, and what it knows of the run as a whole: step_time its numbers, system its hardware."""
+
+    section: Section
+    run_numbers: RunNumbers | None = None
+    hardware: Hardware | None = None
+
+
 class SectionSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One section. Each function lives in the module of its name in `reporting/sections/<name>/`.
 
-    `load` reads the section's inputs from the history (its own type, passed on as it is); `build` judges them, by the
-    live policy where `live`; `card_lines` gives its facts for the card and `table_lines` its numbers as a text table.
-    `load` and `build` may raise: the section then says NO_DATA, and errors.log why.
+    `load` (loader) reads the section's inputs, a type of its own; `build` (builder) judges them, by the live policy
+    where the second argument says so; `card_lines` and `table_lines` (formatter) give its facts for the card and its
+    numbers as a text table. All may raise: the section then says NO_DATA or stays silent, and errors.log says why.
     """
 
     name: str
-    load: Callable[[HistoryReader, RunShape], Any]
-    build: Callable[[Any, bool], Section]
+    load: Callable[[TablesReadOnce, RunShape], Any]
+    build: Callable[[Any, bool], BuiltSection]
     card_lines: Callable[[Section, RunSummary], list[CardLine]]
     table_lines: Callable[[Section], list[str]]

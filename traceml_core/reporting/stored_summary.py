@@ -54,10 +54,14 @@ def load_summary(folder: Path, *, rebuild: bool = False) -> FinalSummary:
         return read_summary(final)
     if not (folder / "telemetry.sqlite").exists():
         raise SummaryUnavailableError(f"{folder} holds no telemetry yet; errors.log in it may say why, else try again")
+    from traceml_core.history.reader import HistoryUnreadableError
     from traceml_core.reporting.card import render_card
     from traceml_core.reporting.final import build_summary, write_final
 
-    summary = build_summary(folder)
+    try:
+        summary = build_summary(folder)
+    except HistoryUnreadableError as error:
+        raise SummaryUnavailableError(str(error)) from error
     if summary.run.status != "running":
         try:
             write_final(folder, summary, render_card(summary, folder=str(folder)))

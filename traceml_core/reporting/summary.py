@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 import msgspec
 
@@ -116,7 +116,7 @@ class TelemetrySummary(msgspec.Struct, frozen=True, kw_only=True):
 class FinalSummary(msgspec.Struct, frozen=True, kw_only=True):
     """`final_summary.json`, and while the run goes on `live_summary.json`."""
 
-    schema_version: str = SCHEMA_VERSION
+    schema_version: Annotated[str, msgspec.Meta(pattern=r"^1\.\d+$")] = SCHEMA_VERSION
     run: RunSummary
     primary_diagnosis: Issue
     time_budget: TimeBudget
@@ -136,8 +136,3 @@ def decode_summary(data: bytes) -> FinalSummary:
         msgspec.ValidationError: the data is not a summary of this schema version.
     """
     return msgspec.json.decode(data, type=FinalSummary)
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of the summary."""
-    return msgspec.json.schema(FinalSummary)

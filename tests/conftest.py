@@ -1,0 +1,20 @@
+"""What every test may use: the run and summary factories, importable from any folder, and the check of a summary."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path += [str(Path(__file__).parent / "reporting"), str(Path(__file__).parent / "reporting" / "summary")]
+
+
+@pytest.fixture
+def assert_valid_summary() -> Callable[..., dict[str, Any]]:
+    """Fails unless a summary (the object, or the file) fits the committed schema; gives its JSON."""
+    from validation import assert_valid_summary
+
+    return assert_valid_summary

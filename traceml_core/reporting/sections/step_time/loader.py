@@ -1,0 +1,17 @@
+"""Reads what the section step_time is built from."""
+
+from __future__ import annotations
+
+from traceml_core.diagnostics.run_shape import RunShape
+from traceml_core.diagnostics.step_time.context import TABLES
+from traceml_core.reporting.read_once import TablesReadOnce
+from traceml_core.reporting.sections.step_time.model import StepTimeInputs
+
+
+def load(tables: TablesReadOnce, run: RunShape) -> StepTimeInputs:
+    """The tables of this section; those that the history does not have are empty.
+
+    Raises:
+        HistoryUnreadableError: the file is damaged.
+    """
+    return StepTimeInputs({name: tables.columns(name) for name in TABLES}, run)

@@ -1,0 +1,17 @@
+"""What the section step_time is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from traceml_core.diagnostics.run_shape import RunShape
+from traceml_core.history.reader import Columns
+
+
+class StepTimeInputs(msgspec.Struct, frozen=True):
+    """Rows of steps, of the owners of time around them, and of the host's CPUs; and the run that they belong to."""
+
+    tables: Mapping[str, Columns]
+    run: RunShape
