@@ -28,10 +28,10 @@ class StepTimeContext(msgspec.Struct, frozen=True, kw_only=True):
     """The steps of a run, reduced.
 
     Times are per rank: in-step phases mean over ranks, phases around steps those of the rank where they are longest
-    (the others wait for it). `training_s` is the run without start-up and warm-up; `wall_s` what an impact is a share of (the run without
-    start-up and warm-up below `short_run_s`, else all of it). `habitual_s` and `occasions` have every measured phase, after
-    warm-up. `mean_ms` has the in-step phases and `step_time`. `redone_steps` were done again after a restart; their
-    last doing counts.
+    (the others wait for it). `training_s` is the run without start-up and warm-up; `wall_s` what an impact is a share
+    of (the run without start-up and warm-up below `short_run_s`, else all of it). `habitual_s` and `occasions` have
+    every measured phase, after warm-up; `mean_ms` the in-step phases and `step_time`; `host_ms` the host's part of
+    steps that were timed on the device. `redone_steps` were done again after a restart; their last doing counts.
     """
 
     run: RunShape

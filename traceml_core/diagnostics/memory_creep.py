@@ -1,0 +1,103 @@
+"""Memory creep: memory that rises steadily, is never given back, and is still rising. One test for host and device."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from traceml_core.statistics.trend import Growth, floor_growth
+
+
+class CreepPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When growth is creep. `smallest_rise_bytes` and `smallest_rise_share` must both be reached.
+
+    Past `long_s` the share is `long_rise_share`: over hours a healthy process drifts by more than in seconds. The
+    thirds, pairs and jump are those of `Growth`. `suffix` is the later part of the run that is judged as well, more
+    strictly, for a leak behind an allocator's own warm-up.
+    """
+
+    smallest_rise_bytes: int = 8 * 2**20
+    smallest_rise_share: float = 0.01
+    long_rise_share: float = 0.05
+    long_s: float = 600.0
+    rising_pairs: float = 0.85
+    smallest_third: float = 0.15
+    last_third: float = 0.18
+    largest_jump: float = 0.5
+    suffix: float = 2 / 3
+    suffix_last_third: float = 0.27
+
+    settle_share: float = 0.1
+    settle_steps: int = 10
+    settle_largest_steps: int = 200
+    smallest_samples: int = 15
+    smallest_steps: int = 100
+    smallest_s: float = 12.0
+    largest_blocks: int = 12
+
+    critical_s_left: float = 900.0
+    """Creep is critical where, at its pace, the limit is reached sooner than this."""
+
+
+class Creep(msgspec.Struct, frozen=True, kw_only=True):
+    """One process's (or device's) creep: bytes gained per step, how far it rose and from where."""
+
+    bytes_per_step: float
+    rise_bytes: int
+    first_bytes: int
+    last_bytes: int
+    first_step: int
+    last_step: int
+    s_per_step: float
+
+
+def find_creep(at_s: np.ndarray, step: np.ndarray, size: np.ndarray, policy: CreepPolicy) -> Creep | None:
+    """Judge sizes in bytes at times (seconds, rising) when so many steps were done; null where they do not creep.
+
+    The first steps, in which allocators and caches settle, and what came after the last step are left out.
+    """
+    if step.size == 0:
+        return None
+    steps = step.max() - step.min()
+    settled = step.min() + min(
+        max(policy.settle_share * steps, policy.settle_steps), policy.settle_largest_steps, steps / 2
+    )
+    inside = (step >= settled) & (step < step.max())
+    at_s, step, size = at_s[inside], step[inside], size[inside]
+    if step.size < policy.smallest_samples:
+        return None
+    spanned_s = float(at_s[-1] - at_s[0])
+    if step[-1] - step[0] < policy.smallest_steps and spanned_s < policy.smallest_s:
+        return None
+    for part, last_third in ((1.0, policy.last_third), (policy.suffix, policy.suffix_last_third)):
+        begin = size.size - int(size.size * part)
+        growth = _growth(step[begin:], size[begin:], policy)
+        if growth is not None and _creeps(growth, last_third, spanned_s, policy):
+            passed = float(step[-1] - step[begin])
+            return Creep(
+                bytes_per_step=growth.per_position,
+                rise_bytes=int(growth.rise),
+                first_bytes=int(growth.first),
+                last_bytes=int(size[-1]),
+                first_step=int(step[begin]),
+                last_step=int(step[-1]),
+                s_per_step=float(at_s[-1] - at_s[begin]) / passed if passed else 0.0,
+            )
+    return None
+
+
+def _growth(step: np.ndarray, size: np.ndarray, policy: CreepPolicy) -> Growth | None:
+    blocks = max(min(size.size // 3, policy.largest_blocks), 6)
+    return floor_growth(step, size, blocks)
+
+
+def _creeps(growth: Growth, last_third: float, spanned_s: float, policy: CreepPolicy) -> bool:
+    share = policy.smallest_rise_share if spanned_s < policy.long_s else policy.long_rise_share
+    return (
+        growth.per_position > 0
+        and growth.rise >= max(policy.smallest_rise_bytes, share * growth.first)
+        and growth.rising_pairs >= policy.rising_pairs
+        and growth.smallest_third >= policy.smallest_third
+        and growth.last_third >= last_third
+        and growth.largest_jump <= policy.largest_jump
+    )

@@ -1,0 +1,53 @@
+"""The primary diagnosis: the first thing to say about a run, over all its sections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from traceml_core.diagnostics.judgement import Diagnosis, severity_rank
+from traceml_core.diagnostics.model import Issue
+from traceml_core.telemetry.messages import RunError, RunStatus
+
+SECTION_ORDER = ("step_time", "step_memory", "process", "system")
+
+_ENDED_BY = {
+    "OutOfMemoryError": (
+        "GPU_MEMORY_CREEP",
+        "ALLOCATOR_RETRIES",
+        "GPU_MEMORY_PRESSURE",
+        "GPU_MEMORY_RESERVED_OVERHANG",
+    ),
+    "MemoryError": ("HOST_MEMORY_CREEP", "HIGH_PROCESS_MEMORY", "HIGH_HOST_MEMORY"),
+}
+"""Kinds that explain the error which ended a run, by the error's type."""
+
+_SILENT = ("NO_GPU", "NO_DATA")
+"""Kinds of a section that has nothing to say about the run; another section speaks first."""
+
+
+def primary_diagnosis(
+    sections: Mapping[str, Diagnosis], *, status: RunStatus = "completed", error: RunError | None = None
+) -> Issue:
+    """The first of all issues: what ended a failed run; severity; impact (null as 0); section; the rules' order.
+
+    Where no section found anything, what the first section says that has something to say.
+
+    Raises:
+        ValueError: there are no sections.
+    """
+    named = [name for name in (*SECTION_ORDER, *sections) if name in sections]
+    candidates = [issue for name in dict.fromkeys(named) for issue in _said(sections[name])]
+    if not candidates:
+        raise ValueError("a primary diagnosis needs at least one section")
+    ended_by = _ENDED_BY.get(error.type.rpartition(".")[2], ()) if status == "failed" and error is not None else ()
+    return min(candidates, key=lambda issue: _place(issue, ended_by))
+
+
+def _said(diagnosis: Diagnosis) -> Iterable[Issue]:
+    return diagnosis.issues or (diagnosis.primary,)
+
+
+def _place(issue: Issue, ended_by: tuple[str, ...]) -> tuple[bool, int, float, bool]:
+    """What issues of all sections are sorted by; the order of candidates decides among equals."""
+    explains = issue.kind in ended_by
+    return not explains, severity_rank(issue.severity), -(issue.impact_share or 0.0), issue.kind in _SILENT

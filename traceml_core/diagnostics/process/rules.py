@@ -1,0 +1,194 @@
+"""The process rules, in order of priority at the end of the file."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from traceml_core.core.units import byte_size, count, percent, seconds
+from traceml_core.diagnostics.judgement import Abstained, Rule
+from traceml_core.diagnostics.memory_creep import Creep
+from traceml_core.diagnostics.model import Issue, Risk, Severity
+from traceml_core.diagnostics.process.context import ProcessContext
+from traceml_core.diagnostics.process.policy import ProcessPolicy
+
+
+class HostMemoryCreep:
+    """Host memory grows with every step and is not given back.
+
+    What is true: after warm-up the resident memory of the training process, or of its loader workers, rises steadily;
+    what was released in between is less than what was taken. Pages of mapped files do not count, nor do a plateau, a
+    saw-tooth or a single jump.
+
+    Why it matters: the run ends when the job's memory limit is reached, often hours later and without a traceback.
+
+    What to do: look for a list or dict that grows: losses kept with their graph (keep `loss.item()` or
+    `loss.detach()`), predictions gathered over the epoch, histories of metrics. In the loader's workers: a dataset
+    that caches what it has read.
+    """
+
+    kind: ClassVar[str] = "HOST_MEMORY_CREEP"
+    supersedes: ClassVar[tuple[str, ...]] = ("HIGH_PROCESS_MEMORY",)
+
+    def evaluate(self, process: ProcessContext, policy: ProcessPolicy) -> Issue | Abstained | None:
+        """Name where memory grows fastest: the main process or the workers, and on which ranks."""
+        if "rss_bytes" not in process.metrics:
+            return Abstained(("resident memory",))
+        in_workers = _fastest(process.workers_creep) > _fastest(process.creep)
+        creeping = process.workers_creep if in_workers else process.creep
+        if not creeping:
+            return None
+        worst = max(creeping.values(), key=lambda creep: creep.bytes_per_step)
+        risk = _risk(worst, len(creeping), process)
+        left_s = None if risk is None else risk.steps_left * worst.s_per_step
+        severity: Severity = "warning"
+        if left_s is not None and left_s <= policy.creep.critical_s_left:
+            severity = "critical"
+        where = "the loader's workers" if in_workers else "the training process"
+        left = "" if risk is None else f"; at this pace the limit is reached in {count(risk.steps_left)} steps"
+        left += "" if left_s is None else f" ({seconds(left_s)})"
+        action = "Look for a list or dict that grows with every step: keep loss.item() instead of loss, and do not "
+        action += "gather outputs over the epoch."
+        if in_workers:
+            action = "Look for what the dataset keeps of the samples it has read: a cache, a list, open files."
+        return Issue(
+            kind=self.kind,
+            severity=severity,
+            section="process",
+            summary=f"Memory of {where} grows by {byte_size(worst.bytes_per_step)} a step, "
+            f"{byte_size(worst.rise_bytes)} so far{left}.",
+            action=action,
+            risk=risk,
+            ranks=tuple(sorted(creeping)),
+            evidence={
+                "where": "workers" if in_workers else "main",
+                "bytes_per_step": worst.bytes_per_step,
+                "rise_bytes": worst.rise_bytes,
+                "first_step": worst.first_step,
+                "last_step": worst.last_step,
+            },
+        )
+
+
+class HighProcessMemory:
+    """The processes of this run hold most of the memory that the job may use.
+
+    What is true: the ranks of one host and their loader workers together came close to the job's memory limit.
+
+    Why it matters: the next larger batch, cache or validation set can end the run without a traceback.
+
+    What to do: fewer loader workers or a smaller prefetch_factor, memory-mapped data instead of copies, or a larger
+    limit for the job.
+    """
+
+    kind: ClassVar[str] = "HIGH_PROCESS_MEMORY"
+    supersedes: ClassVar[tuple[str, ...]] = ()
+
+    def evaluate(self, process: ProcessContext, policy: ProcessPolicy) -> Issue | Abstained | None:
+        """Judge the processes' memory as a share of the job's limit."""
+        if process.job_memory_bytes is None or process.limit_bytes is None:
+            return Abstained(("resident memory and the job's limit",))
+        share = process.job_memory_bytes / process.limit_bytes
+        severity = policy.memory_share.severity(share)
+        if severity is None:
+            return None
+        return Issue(
+            kind=self.kind,
+            severity=severity,
+            section="process",
+            summary=f"Training and its workers hold {byte_size(process.job_memory_bytes)}, {percent(share)} of the "
+            f"memory that this job may use.",
+            action="Use fewer loader workers or a smaller prefetch_factor, or give the job more memory.",
+            evidence={"memory_bytes": process.job_memory_bytes, "limit_bytes": process.limit_bytes},
+        )
+
+
+class HighProcessCpu:
+    """Training uses all the CPUs that the job has.
+
+    What is true: the training processes keep nearly every CPU of the job busy.
+
+    Why it matters: where the device is a GPU, the host is then what holds it up, and loader workers compete with the
+    training thread. Where the device is the CPU, this is how it should be.
+
+    What to do: fewer threads (OMP_NUM_THREADS), fewer loader workers, cheaper transforms, or more CPUs.
+    """
+
+    kind: ClassVar[str] = "HIGH_PROCESS_CPU"
+    supersedes: ClassVar[tuple[str, ...]] = ()
+
+    def evaluate(self, process: ProcessContext, policy: ProcessPolicy) -> Issue | Abstained | None:
+        """Judge CPU time as a share of the job's CPUs; info only where the device is the CPU."""
+        if process.cpu_share is None:
+            return Abstained(("CPU time of the process",))
+        severity = policy.cpu_share.severity(process.cpu_share)
+        if severity is None or process.samples < policy.smallest_samples:
+            return None
+        expected = not process.run.on_accelerator
+        action = "Use fewer threads (OMP_NUM_THREADS) or loader workers, or give the job more CPUs."
+        return Issue(
+            kind=self.kind,
+            severity="info" if expected else severity,
+            section="process",
+            summary=f"Training keeps {percent(min(process.cpu_share, 1.0))} of the job's CPUs busy.",
+            action="Nothing to do: the CPU is the device here." if expected else action,
+            evidence={"cpu_share": process.cpu_share, "cpus": process.cpus},
+        )
+
+
+class GpuMemoryReservedOverhang:
+    """PyTorch's allocator holds much more device memory than training ever used.
+
+    What is true: what is reserved is far above the highest use, so the memory is split into blocks that do not fit
+    what is asked for (fragmentation), or one single step needed much more than all others.
+
+    Why it matters: other processes cannot have it, and training can run out of memory while much of it is free.
+
+    What to do: set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True, and pad sequences to a few fixed lengths.
+    """
+
+    kind: ClassVar[str] = "GPU_MEMORY_RESERVED_OVERHANG"
+    supersedes: ClassVar[tuple[str, ...]] = ()
+
+    def evaluate(self, process: ProcessContext, policy: ProcessPolicy) -> Issue | Abstained | None:
+        """Compare reserved memory with the highest use; without an allocator to look at there is nothing to judge."""
+        over = []
+        for reserve in process.reserves:
+            overhang = reserve.reserved_bytes - reserve.allocated_bytes
+            of_total = overhang / reserve.total_bytes if reserve.total_bytes else None
+            severity = policy.overhang_of_total.severity(of_total)
+            if severity is not None and overhang >= policy.overhang_of_reserved * reserve.reserved_bytes:
+                over.append((overhang, reserve))
+        if not over:
+            return None
+        overhang, worst = max(over, key=lambda pair: pair[0])
+        return Issue(
+            kind=self.kind,
+            severity="warning",
+            section="process",
+            summary=f"PyTorch reserves {byte_size(worst.reserved_bytes)} of device memory and never used more than "
+            f"{byte_size(worst.allocated_bytes)} of it.",
+            action="Set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True, and pad batches to a few fixed sizes.",
+            ranks=tuple(sorted(reserve.rank for _, reserve in over)),
+            evidence={"reserved_bytes": worst.reserved_bytes, "allocated_bytes": worst.allocated_bytes},
+        )
+
+
+RULES: tuple[Rule[ProcessContext, ProcessPolicy], ...] = (
+    HostMemoryCreep(),
+    HighProcessMemory(),
+    GpuMemoryReservedOverhang(),
+    HighProcessCpu(),
+)
+
+
+def _fastest(creeping: dict[int, Creep]) -> float:
+    return max((creep.bytes_per_step for creep in creeping.values()), default=0.0)
+
+
+def _risk(worst: Creep, processes: int, process: ProcessContext) -> Risk | None:
+    """How many steps fit between what the job holds now and its limit, all creeping processes growing alike."""
+    if process.limit_bytes is None:
+        return None
+    used = process.used_bytes if process.used_bytes is not None else worst.last_bytes
+    room = max(process.limit_bytes - used, 0)
+    return Risk(limit_bytes=process.limit_bytes, steps_left=int(room / (worst.bytes_per_step * processes)))

@@ -1,0 +1,23 @@
+"""Every threshold of the step_memory diagnosis, and the policies by name."""
+
+from __future__ import annotations
+
+import msgspec
+
+from traceml_core.diagnostics.memory_creep import CreepPolicy
+from traceml_core.diagnostics.thresholds import Threshold
+
+
+class StepMemoryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Shares are of the device's memory. `settle_steps` at the start are no basis for retries and creep."""
+
+    creep: CreepPolicy = CreepPolicy(smallest_rise_bytes=32 * 2**20, smallest_rise_share=0.02)
+    pressure_share: Threshold = Threshold(0.90)
+    imbalance_share: Threshold = Threshold(0.25)
+    imbalance_of_total: float = 0.10
+    settle_steps: int = 5
+    retries: Threshold = Threshold(1)
+
+
+SUMMARY_STEP_MEMORY_POLICY = StepMemoryPolicy()
+LIVE_STEP_MEMORY_POLICY = SUMMARY_STEP_MEMORY_POLICY

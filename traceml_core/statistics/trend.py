@@ -1,0 +1,59 @@
+"""Growth that never comes back: how memory creep is told from warm-up, saw-teeth, plateaus and single jumps."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+
+class Growth(msgspec.Struct, frozen=True, kw_only=True):
+    """How the floor of a series rose. Shares are of the whole rise; all 0 where it did not rise.
+
+    The floor at a place is the smallest value from there on: what was never given back. `per_position` is the robust
+    slope of the blocks' lows; `rising_pairs` the share of pairs of blocks of which the later is higher (0.5: chance).
+    `smallest_third` and `last_third` are the parts of the rise that fell into thirds of the series, `largest_jump`
+    the part between two neighbouring blocks.
+    """
+
+    samples: int
+    blocks: int
+    first: float
+    rise: float
+    per_position: float
+    rising_pairs: float
+    smallest_third: float
+    last_third: float
+    largest_jump: float
+
+
+def floor_growth(positions: np.ndarray, values: np.ndarray, blocks: int) -> Growth | None:
+    """Reduce `values` at non-decreasing `positions` to the growth of their floor; null where there are too few.
+
+    `blocks` blocks of equally many values are formed, each reduced to its low; at least two values are needed for each,
+    and at least six blocks.
+    """
+    if blocks < 6 or values.size < 2 * blocks:
+        return None
+    edges = np.linspace(0, values.size, blocks + 1).astype(int)[:-1]
+    lows = np.minimum.reduceat(values.astype(np.float64), edges)
+    sizes = np.diff(np.append(edges, values.size))
+    places = np.add.reduceat(positions.astype(np.float64), edges) / sizes
+    floor = np.minimum.accumulate(lows[::-1])[::-1]
+    rise = float(floor[-1] - floor[0])
+    later, earlier = np.triu_indices(blocks, 1)[::-1]
+    apart = places[later] - places[earlier]
+    differences = lows[later] - lows[earlier]
+    slopes = differences[apart > 0] / apart[apart > 0]
+    thirds = np.diff(np.interp(np.linspace(0, blocks - 1, 4), np.arange(blocks), floor))
+    share = 1 / rise if rise > 0 else 0.0
+    return Growth(
+        samples=values.size,
+        blocks=blocks,
+        first=float(floor[0]),
+        rise=rise,
+        per_position=float(np.median(slopes)) if slopes.size else 0.0,
+        rising_pairs=float((differences > 0).mean()),
+        smallest_third=float(thirds.min()) * share,
+        last_third=float(thirds[-1]) * share,
+        largest_jump=float(np.diff(floor).max()) * share,
+    )
