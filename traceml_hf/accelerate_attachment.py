@@ -54,6 +54,7 @@ class Attachment:
         )
         self._session.status_at_exit = "completed"  # the end of the process is one of the ways to end such a run
         self._tracker = self._make_tracker()
+        self._session.on_end = self._take_off
         if self._session.enabled:
             with fail_open(_logger, "attaching to the accelerator"):
                 self._watch_everything()
@@ -67,12 +68,10 @@ class Attachment:
         """End the run: take everything off, write the verdict to the trackers, print the card. Safe to repeat."""
         if self._closed:
             return
-        self._closed = True
-        with fail_open(_logger, "detaching from the accelerator"):
-            self._take_off()
         status = status_of(error)
         error = None if status == "completed" else error
         verdict = self._session.finish(status, error)
+        self._take_off()
         if verdict is not None and self._settings.trackers:
             with fail_open(_logger, "writing to the trackers"):
                 log_verdict(self.accelerator, verdict, self._session.steps.step, with_text=True)
@@ -108,6 +107,8 @@ class Attachment:
                 self._watch_prepared(prepared)
 
     def _take_off(self) -> None:
+        """Leave every instance as it was found; whoever ends the run, a notebook's failed cell included, calls this."""
+        self._closed = True
         self._tracker.close()
         if vars(self.accelerator).get(MARK) is self:
             del vars(self.accelerator)[MARK]

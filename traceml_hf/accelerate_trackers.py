@@ -4,33 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
+from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.telemetry.messages import Verdict
+
+_logger = get_error_logger("AccelerateTrackers")
 
 
 def log_verdict(accelerator: Any, verdict: Verdict, step: int, *, with_text: bool) -> None:
-    """Write the verdict's numbers, and with `with_text` its words, to each tracker of `accelerator`.
+    """Write the verdict's numbers, and with `with_text` its words, to each open tracker of `accelerator`.
 
     Words go only to trackers that hold text. W&B refuses a step below its newest one, so it gets none and files the
     numbers under its present step.
     """
-    words = {
-        "traceml/diagnosis": verdict.kind,
-        "traceml/severity": verdict.severity,
-        "traceml/summary": verdict.summary,
-        "traceml/action": verdict.action,
-    }
+    text = f"{verdict.kind} ({verdict.severity}): {verdict.summary} {verdict.action}"
     for tracker in accelerator.trackers:
-        values: dict[str, Any] = dict(verdict.metrics)
-        if with_text and tracker.name in ("tensorboard", "wandb"):
-            values.update(words)
-        tracker.log(values, step=None if tracker.name == "wandb" else step)
-        if with_text and tracker.name == "mlflow":
-            _tag_mlflow_run(tracker, words)
+        with fail_open(_logger, f"writing to the tracker {tracker.name}"):
+            tracker.log(verdict.metrics, step=None if tracker.name == "wandb" else step)
+            if with_text and tracker.name in _WRITE_TEXT:
+                _WRITE_TEXT[tracker.name](tracker.tracker, text, step)
 
 
-def _tag_mlflow_run(tracker: Any, words: dict[str, str]) -> None:
+def _tensorboard(writer: Any, text: str, step: int) -> None:
+    writer.add_text("traceml/verdict", text, step)
+    writer.flush()
+
+
+def _mlflow(run: Any, text: str, step: int) -> None:
     from mlflow import MlflowClient
 
-    client = MlflowClient()
-    for name, text in words.items():
-        client.set_tag(tracker.tracker.info.run_id, name, text)
+    MlflowClient().set_tag(run.info.run_id, "traceml.verdict", text)
+
+
+def _wandb(run: Any, text: str, step: int) -> None:
+    run.summary["traceml/verdict"] = text
+
+
+_WRITE_TEXT = {"mlflow": _mlflow, "tensorboard": _tensorboard, "wandb": _wandb}

@@ -26,6 +26,7 @@ class MemorySession:
         self.steps = StepRecorder(self.clock, started_ns=started_ns)
         self.described: dict[str, Any] = {}
         self.status_at_exit = "interrupted"
+        self.on_end = None
         self.ended: tuple[Any, ...] | None = None
         self.verdict = None
 
@@ -38,6 +39,7 @@ class MemorySession:
     def finish(self, status, error=None):
         if self.ended is None:
             self.ended = (status, error)
+            self.on_end()
             self.clock.unwind()
             self.steps.finish()
         return self.verdict
