@@ -1,0 +1,70 @@
+"""Fixtures of the framework tests: where a run goes, and what it left behind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from traceml_core.history.reader import Columns, HistoryReader, RankRecord
+from traceml_core.reporting.summary import FinalSummary, decode_summary
+
+
+class RecordedRun(msgspec.Struct):
+    """What one run folder holds."""
+
+    folder: Path
+    summary: FinalSummary
+    steps: Columns
+    rows: Columns
+    owners: Counter[tuple[str, str]]
+    ranks: list[RankRecord]
+
+    def mean_ms(self, phase: str) -> float:
+        """Mean milliseconds a step in a phase."""
+        return float(np.mean(self.steps[f"{phase}_ns"])) / 1e6
+
+    def total_ms(self, phase: str) -> float:
+        """Milliseconds of the whole run in a phase."""
+        return float(np.nansum(self.rows[f"{phase}_ns"])) / 1e6
+
+
+def read_run(folder: Path) -> RecordedRun:
+    """Read a run folder."""
+    with HistoryReader(folder / "telemetry.sqlite") as reader:
+        rows, owner_rows, ranks = reader.columns("step_time"), reader.columns("owner_time"), reader.ranks()
+    in_step = ~np.isnan(rows["step"])
+    owners: Counter[tuple[str, str]] = Counter()
+    if owner_rows:
+        for phase, owner, spent_ns in zip(
+            owner_rows["phase"], owner_rows["owner"], owner_rows["spent_ns"], strict=True
+        ):
+            owners[phase, owner] += spent_ns / 1e6
+    summary = decode_summary((folder / "final_summary.json").read_bytes())
+    steps = {name: values[in_step] for name, values in rows.items()}
+    return RecordedRun(folder, summary, steps, rows, owners, ranks)
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def recorded(runs_dir: Path) -> Callable[..., Any]:
+    """The one run in `runs_dir`; with `every=True` all of them, the oldest first."""
+
+    def read(every: bool = False) -> Any:
+        folders = sorted(runs_dir.glob("*/"), key=lambda folder: (folder / "manifest.json").stat().st_mtime_ns)
+        runs = [read_run(folder) for folder in folders]
+        if every:
+            return runs
+        assert len(runs) == 1, folders
+        return runs[0]
+
+    return read
