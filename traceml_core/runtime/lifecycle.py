@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,8 +16,10 @@ from traceml_core.core.run_folder import RunFolder
 from traceml_core.core.settings import Settings
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
-from traceml_core.loggers.error_log import get_error_logger
+from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.aggregator_config import AggregatorConfig
+from traceml_core.runtime.console import say as say
+from traceml_core.runtime.console import shown
 from traceml_core.runtime.forked import let_go_when_forked
 from traceml_core.runtime.sampler_registry import samplers_for
 from traceml_core.runtime.sender import SampledRows, Sender
@@ -39,9 +40,14 @@ class AggregatorHandle:
     """The owner's hold on its aggregator: it starts it again when it died, and stops it."""
 
     def __init__(self, folder: RunFolder, settings: Settings, listener: socket.socket) -> None:
-        """Start the aggregator of the run in `folder`, listening on `listener`, which the handle owns from now on."""
+        """Start the aggregator of the run in `folder`, listening on `listener`, which the handle owns from now on.
+
+        Raises:
+            OSError: a process cannot be started.
+        """
         keys = make_keys()
         self.ticket: Ticket = ticket_for(keys, endpoint_of(listener), folder.run_id)
+        self.has_given_up = False
         self._folder = folder
         self._listener = listener
         self._config = AggregatorConfig(
@@ -58,33 +64,45 @@ class AggregatorHandle:
         self._pid = os.getpid()
         self._stopped = False
         self._restarts: list[float] = []
-        let_go_when_forked(self)
         self._process = self._start()
+        let_go_when_forked(self)
 
     @property
     def pid(self) -> int:
         """The aggregator's process number."""
         return self._process.pid
 
-    def keep_running(self) -> None:
-        """Start the aggregator again where it has died: at most 5 times a minute."""
+    def keep_running(self) -> bool:
+        """Start the aggregator again where it has died; False once that is hopeless.
+
+        After 5 times within a minute it gives up, and says so.
+        """
+        if self.has_given_up:
+            return False
         if self._stopped or self._process.is_running():
-            return
+            return True
         now = time.monotonic()
         self._restarts = [at for at in self._restarts if now - at < RESTART_WINDOW_S]
-        if len(self._restarts) < RESTARTS:
-            self._restarts.append(now)
-            logger.error("[TraceML] the aggregator ended with the run open; starting it again")
-            self._process.close_pipe()
+        if len(self._restarts) >= RESTARTS:
+            self._give_up()
+            return False
+        self._restarts.append(now)
+        logger.error("[TraceML] the aggregator ended with the run open; starting it again")
+        self._process.close_pipe()
+        with fail_open(logger, "starting the aggregator again"):
             self._process = self._start()
+        return True
 
     def stop(self, timeout_s: float = STOP_LIMIT_S) -> None:
-        """Let the aggregator end, and wait for it at most `timeout_s`; then it ends by itself."""
+        """Let the aggregator end, and wait for it at most `timeout_s`; then it ends by itself.
+
+        Safe to call more than once, and in a forked child, where it does nothing.
+        """
         if self._stopped or os.getpid() != self._pid:
             return
         self._stopped = True
         self._process.close_pipe()
-        if not self._process.wait(timeout_s):
+        if not self._process.wait(min(timeout_s, STOP_LIMIT_S)):
             self._process.abandon()
         self._listener.close()
 
@@ -93,6 +111,11 @@ class AggregatorHandle:
         self._stopped = True
         self._process.close_pipe()
         self._listener.close()
+
+    def _give_up(self) -> None:
+        self.has_given_up = True
+        folder = shown(self._folder.path)
+        say(f"its recording process ended {RESTARTS + 1} times; nothing more is recorded. {folder}/errors.log says why")
 
     def _start(self) -> AggregatorProcess:
         return AggregatorProcess(self._config, self._listener, self._folder.errors_log)
@@ -105,8 +128,14 @@ class RuntimeHandle:
         """Own a sender that has been started."""
         self.clock = clock
         self.steps = steps
+        self.is_stopped = False
         self._sender = sender
         self._pid = os.getpid()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process started it, and not the parent that forked it."""
+        return os.getpid() == self._pid
 
     @property
     def verdict(self) -> Verdict | None:
@@ -134,31 +163,54 @@ class RuntimeHandle:
 
     def finish(self, finish: Callable[[], Finish]) -> None:
         """Begin to send what is left, then `finish`'s message; does not wait."""
-        if os.getpid() == self._pid:
+        if self.is_ours:
             self._sender.finish(finish)
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until `finish` is answered; False where it is not within `timeout_s`."""
-        return os.getpid() != self._pid or self._sender.finished.wait(timeout_s)
+        """Wait until `finish` is answered or that is hopeless; False where it is not within `timeout_s`."""
+        return not self.is_ours or self._sender.finished.wait(timeout_s)
 
     def stop(self, timeout_s: float = STOP_LIMIT_S) -> None:
-        """End the sender. Safe to call more than once, and in a forked child."""
-        if os.getpid() == self._pid:
-            self._sender.stop(timeout_s)
+        """End the sender; what it has not sent is lost. Safe to call more than once, and in a forked child."""
+        if self.is_ours and not self.is_stopped:
+            self.is_stopped = True
+            self._sender.stop(min(timeout_s, STOP_LIMIT_S))
+
+
+class JoinedRuntimeHandle(RuntimeHandle):
+    """A second hold on the runtime of this process: it measures into it, and leaves it running."""
+
+    def __init__(self, first: RuntimeHandle) -> None:
+        """Join `first`."""
+        super().__init__(first.clock, first.steps, first._sender)
+
+    def finish(self, finish: Callable[[], Finish]) -> None:
+        """Nothing: the run ends when its owner ends it."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Nothing to wait for."""
+        return True
+
+    def stop(self, timeout_s: float = STOP_LIMIT_S) -> None:
+        """Nothing: who started the runtime stops it."""
 
 
 def start_aggregator(folder: RunFolder, settings: Settings, *, nodes: int = 1) -> AggregatorHandle:
     """Start the aggregator of the run in `folder`. Nothing waits for it; `stop` of the handle ends it.
 
     Raises:
-        OSError: the port is taken, or a process cannot be started.
+        OSError: the port is taken, or a process cannot be started; the message is for a person.
     """
-    listener = open_listener(_listening_address(nodes), settings.port)
+    try:
+        listener = open_listener(_listening_address(nodes), settings.port)
+    except OSError as error:
+        port = f"port {settings.port}" if settings.port else "a port to listen on"
+        raise OSError(f"{port} cannot be had ({error.strerror or error})") from error
     try:
         return AggregatorHandle(folder, settings, listener)
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise OSError(f"its recording process cannot be started ({error.strerror or error})") from error
 
 
 def start_runtime(
@@ -172,7 +224,16 @@ def start_runtime(
     started_ns: int,
     aggregator: AggregatorHandle | None = None,
 ) -> RuntimeHandle:
-    """Start this process's telemetry. `find_ticket` is called on the sender's thread; `started_ns` is perf_counter."""
+    """Start this process's telemetry, or join the one that runs in it: then its clock and steps are the handle's.
+
+    `find_ticket` is called on the sender's thread; it is given an event that is set when it must not wait any longer.
+    `started_ns` is perf_counter's at the begin of the run.
+
+    Raises:
+        RuntimeError: no thread can be started.
+    """
+    if _RUNNING and _RUNNING[0].is_ours and not _RUNNING[0].is_stopped:
+        return JoinedRuntimeHandle(_RUNNING[0])
     context = SamplerContext(
         identity=identity,
         clock=clock,
@@ -188,29 +249,36 @@ def start_runtime(
         make_rows=lambda: SampledRows(_build_samplers(settings, context)),
         rows_dropped=lambda: steps.dropped,
         elapsed_ns=lambda: perf_counter_ns() - started_ns,
-        keep_aggregator=(lambda: None) if aggregator is None else aggregator.keep_running,
+        keep_aggregator=(lambda: True) if aggregator is None else aggregator.keep_running,
+        tell_silence=lambda: _tell_silence(identity),
     )
     handle = RuntimeHandle(clock, steps, sender)
-    sender.describe(facts())
+    if identity.rank == 0:
+        sender.describe(facts())
     sender.start()
+    _RUNNING[:] = [handle]
     return handle
 
 
 def _build_samplers(settings: Settings, context: SamplerContext) -> list[tuple[BaseSampler, float]]:
-    return [
-        (spec.build(context), settings.sample_interval_s if spec.interval_s is None else spec.interval_s)
-        for spec in samplers_for(settings.profile, settings.mode)
-    ]
+    samplers = []
+    for spec in samplers_for(settings.profile, settings.mode):
+        with fail_open(logger, f"building the sampler {spec.name}"):
+            interval_s = settings.sample_interval_s if spec.interval_s is None else spec.interval_s
+            samplers.append((spec.build(context), interval_s))
+    return samplers
+
+
+def _tell_silence(identity: RankIdentity) -> None:
+    """The owner knows its aggregator and starts it again; another rank can only say that it hears nothing."""
+    if identity.rank != 0:
+        say(f"rank {identity.rank} gets no answer from the run's recording process; it goes on trying")
 
 
 def _listening_address(nodes: int) -> str:
     """Loopback, or with several nodes the address that reaches the job's master."""
     master = os.environ.get("MASTER_ADDR")
-    if nodes <= 1 or not master:
-        return "127.0.0.1"
-    return address_towards(master, int(os.environ.get("MASTER_PORT", "1")))
+    return address_towards(master) if nodes > 1 and master else "127.0.0.1"
 
 
-def say(message: str) -> None:
-    """Say one line to the person who trains, on stderr."""
-    print(f"TraceML: {message}", file=sys.stderr, flush=True)
+_RUNNING: list[RuntimeHandle] = []

@@ -19,7 +19,7 @@ class RunGuard:
 
     def __init__(self, on_left_open: Callable[[BaseException | None], None]) -> None:
         """A guard that is not armed yet."""
-        self._on_left_open = on_left_open
+        self._on_left_open: Callable[[BaseException | None], None] | None = on_left_open
         self._armed = False
         self._pid = os.getpid()
         self._previous: Callable[..., Any] = sys.__excepthook__
@@ -37,10 +37,11 @@ class RunGuard:
             self._shell.events.register("post_run_cell", self._after_cell)
 
     def disarm(self) -> None:
-        """Put everything back."""
+        """Put everything back. Safe to call more than once."""
         if not self._armed:
             return
         self._armed = False
+        self._on_left_open = None  # a hook that stays in somebody's chain must not keep the run alive
         if sys.excepthook is self._hook:
             sys.excepthook = self._previous
         atexit.unregister(self._at_exit)
@@ -49,8 +50,10 @@ class RunGuard:
             self._shell = None
 
     def _excepthook(self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        self._previous(kind, error, traceback)
-        self._left_open(error)
+        try:
+            self._previous(kind, error, traceback)
+        finally:
+            self._left_open(error)
 
     def _at_exit(self) -> None:
         self._left_open(None)
@@ -61,7 +64,7 @@ class RunGuard:
             self._left_open(error)
 
     def _left_open(self, error: BaseException | None) -> None:
-        if self._armed and os.getpid() == self._pid:
+        if self._armed and self._on_left_open is not None and os.getpid() == self._pid:
             self._on_left_open(error)
 
 

@@ -11,16 +11,26 @@ from pathlib import Path
 
 import msgspec
 
+import traceml_core
 from traceml_core.runtime.aggregator_config import AggregatorConfig
 
-MODULES = ("traceml_core", "msgspec", "zmq", "psutil", "numpy", "rich")
-# `-I` keeps the working directory and PYTHON* variables out. Where our modules lie is added last, behind Python's own.
-CODE = (
-    "import sys; sys.path += [path for path in sys.argv[3:] if path not in sys.path];"
-    "from traceml_core.aggregator.service import main; main(int(sys.argv[1]), int(sys.argv[2]))"
-)
+MODULES = ("msgspec", "zmq", "psutil", "numpy", "rich", "pynvml")
+# `-I` keeps the working directory and PYTHON* variables out. This package is loaded from where it lies here, without
+# its parent on the path: that may be the user's working directory. What it imports is looked for there last.
+CODE = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+listening_fd, owner_fd, package, *places = sys.argv[1:]
+sys.path += [place for place in places if place not in sys.path]
+spec = spec_from_file_location("traceml_core", package + "/__init__.py", submodule_search_locations=[package])
+sys.modules["traceml_core"] = module = module_from_spec(spec)
+spec.loader.exec_module(module)
+from traceml_core.aggregator.service import main
+main(int(listening_fd), int(owner_fd))
+"""
 ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
+    "HIP_VISIBLE_DEVICES": "",
     "MKL_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -36,6 +46,7 @@ class AggregatorProcess:
         Raises:
             OSError: the process could not be started.
         """
+        _reap_abandoned()
         read_end, self._write_end = os.pipe()
         try:
             os.write(self._write_end, msgspec.json.encode(config) + b"\n")
@@ -70,16 +81,39 @@ class AggregatorProcess:
         return True
 
     def abandon(self) -> None:
-        """Leave it to end by itself, without a warning that it still runs."""
-        self._process.returncode = 0
+        """Leave it to end by itself; it is reaped when the next one starts."""
+        _ABANDONED.append(self._process)
+
+
+def module_places(working_directories: tuple[str, ...]) -> list[str]:
+    """The directories that hold what the aggregator imports, found without importing it.
+
+    A user's working directory is none of them: whatever lies there is the user's.
+    """
+    places: list[str] = []
+    for name in MODULES:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):  # ValueError: a stand-in without a spec in sys.modules
+            continue
+        if spec is None:
+            continue
+        for location in spec.submodule_search_locations or [spec.origin or ""]:
+            place = str(Path(location).absolute().parent)
+            if place not in places and place not in working_directories:
+                places.append(place)
+    return places
 
 
 def _start(listening_fd: int, owner_fd: int, errors_log: Path | None) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-I", "-c", CODE, str(listening_fd), str(owner_fd), *_module_paths()]
+    if not sys.executable:
+        raise OSError("this Python does not know its own interpreter")
+    package = str(Path(traceml_core.__file__).absolute().parent)
+    places = module_places((str(Path.cwd()), str(Path(sys.path[0] if sys.path else "").absolute())))
     log = _open_log(errors_log)
     try:
         return subprocess.Popen(
-            command,
+            [sys.executable, "-I", "-c", CODE, str(listening_fd), str(owner_fd), package, *places],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if log is None else log,
@@ -102,13 +136,8 @@ def _open_log(path: Path | None) -> int | None:
         return None
 
 
-def _module_paths() -> list[str]:
-    """The directories that hold this package and what the aggregator imports, found without importing anything."""
-    paths: list[str] = []
-    for name in MODULES:
-        spec = importlib.util.find_spec(name)
-        if spec is not None and spec.origin is not None:
-            path = str(Path(spec.origin).resolve().parents[1])
-            if path not in paths:
-                paths.append(path)
-    return paths
+def _reap_abandoned() -> None:
+    _ABANDONED[:] = [process for process in _ABANDONED if process.poll() is None]
+
+
+_ABANDONED: list[subprocess.Popen[bytes]] = []

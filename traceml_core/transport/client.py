@@ -8,7 +8,8 @@ import zmq
 from traceml_core.telemetry.messages import FromAggregator, FromRank, decode_from_aggregator, encode
 from traceml_core.transport.keys import Ticket
 
-SEND_QUEUE = 64
+# Small, since what waits in libzmq waits in memory: the sender's own queue is the one that is bounded in bytes.
+SEND_QUEUE = 32
 RECONNECT_MS = 50
 RECONNECT_MAX_MS = 1_000
 HEARTBEAT_MS = 2_000
@@ -18,7 +19,11 @@ class TelemetryClient:
     """A CURVE DEALER to one aggregator. It reconnects by itself and does not tell when it did."""
 
     def __init__(self, ticket: Ticket) -> None:
-        """Begin to connect; nothing waits for it."""
+        """Begin to connect; nothing waits for it.
+
+        Raises:
+            zmq.ZMQError: the ticket's endpoint or keys are none.
+        """
         self._context = zmq.Context()
         self._dealer = self._context.socket(zmq.DEALER)
         dealer = self._dealer
@@ -47,11 +52,11 @@ class TelemetryClient:
         frames = self._dealer.recv_multipart(zmq.NOBLOCK)
         try:
             message: FromAggregator = decode_from_aggregator(frames[-1])
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
         return message
 
-    def close(self) -> None:
-        """Close at once; what was not sent is dropped."""
-        self._dealer.close(linger=0)
+    def close(self, linger_ms: int = 0) -> None:
+        """Let what was said go out for at most `linger_ms`, and close. Safe to call more than once."""
+        self._dealer.close(linger=linger_ms)
         self._context.term()

@@ -31,13 +31,13 @@ def endpoint_of(listener: socket.socket) -> str:
     return f"tcp://{host}:{port}"
 
 
-def address_towards(host: str, port: int) -> str:
+def address_towards(host: str) -> str:
     """The address of this machine's interface that reaches `host`.
 
     Raises:
         OSError: the host is unknown or there is no way to it.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((host, port or 1))
+        probe.connect((host, 1))  # UDP: nothing is sent
         address: str = probe.getsockname()[0]
         return address

@@ -112,7 +112,7 @@ class TelemetryServer:
         try:
             (payload,) = frames[1:]
             message: FromRank = decode_from_rank(payload)
-        except (ValueError, UnicodeDecodeError):  # msgspec's errors are ValueErrors
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors; deep nesting is the other one
             self.refused["malformed"] += 1
             return None
         reason = self._objection(peer, message)

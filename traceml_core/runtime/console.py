@@ -1,0 +1,51 @@
+"""What a person who trains sees of TraceML: lines and the card, on stderr. stdout is never written."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+PLAIN_COLUMNS = 80
+
+
+class Terminal(msgspec.Struct, frozen=True):
+    """What stderr can show: how many columns, and whether colour and symbols."""
+
+    columns: int
+    color: bool
+
+
+def say(message: str) -> None:
+    """Say one line."""
+    show(f"TraceML: {message}")
+
+
+def show(text: str) -> None:
+    """Write a text and the end of its last line to stderr; where there is no stderr, nowhere."""
+    if sys.stderr is not None:
+        sys.stderr.write(text.rstrip("\n") + "\n")
+        sys.stderr.flush()
+
+
+def terminal() -> Terminal:
+    """The terminal that stderr is; 80 columns without colour where it is none."""
+    try:
+        if not sys.stderr.isatty():
+            return Terminal(PLAIN_COLUMNS, False)
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (AttributeError, OSError, ValueError):  # no stderr, or one that is no file
+        return Terminal(PLAIN_COLUMNS, False)
+    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    color = not plain and (sys.stderr.encoding or "").lower().startswith("utf")
+    return Terminal(columns or PLAIN_COLUMNS, color)
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it: relative to the working directory where it lies in it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):
+        return str(path)

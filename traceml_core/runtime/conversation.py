@@ -1,0 +1,141 @@
+"""What one rank and the aggregator say to each other, so that every batch is stored once whoever dies between.
+
+A DEALER does not tell that it was connected anew. So a rank asks again (`Hello`) where it hears nothing for 2 s or is
+refused as a stranger, and the answer (`Welcome`) names the aggregator and what of this rank it has stored. What lies
+after that is sent again, in order, and so are the facts and the end of the run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from traceml_core.core.identity import RankIdentity
+from traceml_core.loggers.error_log import FAILURES
+from traceml_core.runtime.outbox import Outbox
+from traceml_core.telemetry.facts import RunFacts
+from traceml_core.telemetry.messages import (
+    Ack,
+    Describe,
+    Finish,
+    FromAggregator,
+    FromRank,
+    Hello,
+    Refused,
+    Report,
+    Verdict,
+    Welcome,
+)
+
+ANSWER_LIMIT_S = 2.0
+REFUSED_INTERVAL_S = 0.25
+
+
+class Client(Protocol):
+    """The rank's end of the wire."""
+
+    def send(self, message: FromRank) -> bool:
+        """Queue a message; False where the queue is full."""
+        ...
+
+    def receive(self, timeout_ms: int = 0) -> FromAggregator | None:
+        """What the aggregator says within the time, if anything."""
+        ...
+
+
+class Conversation:
+    """One rank's side of it. Used on one thread; any thread may read the attributes and call `describe`."""
+
+    def __init__(
+        self, client: Client, identity: RankIdentity, outbox: Outbox, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Say hello at the first exchange, then what `outbox` holds. `now` is in seconds."""
+        self.verdict: Verdict | None = None
+        self.report: Report | None = None
+        self.is_welcome = False
+        self.is_over = False
+        self._client = client
+        self._outbox = outbox
+        self._now = now
+        self._hello = Hello(identity, time.time_ns())
+        self._aggregator: int | None = None
+        self._asked_s: float | None = None
+        self._asks_again = False
+        self._was_refused = False
+        self._heard_s = now()
+        self._facts: RunFacts | None = None
+        self._told_facts: RunFacts | None = None
+        self._finish: Finish | None = None
+        self._told_finish = False
+
+    def describe(self, facts: RunFacts) -> None:
+        """Have these facts told, and told again to every new aggregator."""
+        self._facts = facts
+
+    def end(self, finish: Finish) -> None:
+        """Say this once all batches are stored. `is_over` tells that it was heard, and its report is here."""
+        self._finish = finish
+
+    def exchange(self, wait_ms: int = 0) -> None:
+        """Hear everything there is to hear, waiting `wait_ms` for it, then say what is to be said now."""
+        message = self._client.receive(wait_ms)
+        while message is not None:
+            self._hear(message)
+            message = self._client.receive()
+        if self._is_to_ask():
+            self._ask()
+        if self.is_welcome:
+            self._say()
+
+    def _hear(self, message: FromAggregator) -> None:
+        self._heard_s = self._now()
+        if isinstance(message, Welcome):
+            self._hear_welcome(message)
+        elif isinstance(message, Ack):
+            self._outbox.acknowledge(message.seq)
+            self.verdict = message.verdict or self.verdict
+        elif isinstance(message, Report):
+            self.report = message
+            self.is_over = True
+        elif isinstance(message, Refused):
+            FAILURES["refused"] += 1
+            self._was_refused = True
+
+    def _hear_welcome(self, welcome: Welcome) -> None:
+        self.is_welcome = True
+        self._outbox.acknowledge(welcome.watermark)
+        if self._asks_again or welcome.aggregator != self._aggregator:
+            self._aggregator = welcome.aggregator
+            self._outbox.rewind()
+            self._told_facts = None
+            self._told_finish = False
+        elif self._told_finish and self._finish is not None and not self._finish.report:
+            self.is_over = True  # the hello that was said after `Finish` is answered, so that was heard
+        self._asks_again = False
+
+    def _is_to_ask(self) -> bool:
+        if self._asked_s is None:
+            return True
+        now = self._now()
+        if self._was_refused:
+            return now - self._asked_s > REFUSED_INTERVAL_S
+        waits = self._outbox.waits or not self.is_welcome or (self._told_finish and not self.is_over)
+        return waits and now - max(self._heard_s, self._asked_s) > ANSWER_LIMIT_S
+
+    def _ask(self) -> None:
+        """Introduce this rank, and ask how much of it is stored."""
+        self._asks_again = self._asked_s is not None
+        self._was_refused = False
+        self._asked_s = self._now()
+        self._client.send(self._hello)
+
+    def _say(self) -> None:
+        facts = self._facts
+        if facts is not None and facts is not self._told_facts and self._client.send(Describe(facts)):
+            self._told_facts = facts
+        self._outbox.send(self._client.send)
+        if self._finish is not None and not self._told_finish and not len(self._outbox):
+            self._told_finish = self._client.send(self._finish)
+            if not self._finish.report:
+                self._client.send(self._hello)

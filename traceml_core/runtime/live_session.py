@@ -1,0 +1,268 @@
+"""The session that records: it opens the run on rank 0, joins it on the others, and ends it with the report."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from datetime import datetime, timezone
+from time import perf_counter_ns
+from typing import Any
+
+import msgspec
+import psutil
+
+from traceml_core.core.identity import RankIdentity
+from traceml_core.core.run_folder import Manifest, Owner, RunFolder, create_run_folder, write_manifest
+from traceml_core.core.settings import ReportStyle, Settings
+from traceml_core.instrumentation.phase_clock import PhaseClock
+from traceml_core.instrumentation.step_recorder import StepRecorder
+from traceml_core.loggers.error_log import FAILURES, close_error_log, fail_open, get_error_logger, open_error_log
+from traceml_core.runtime.console import say, show, shown, terminal
+from traceml_core.runtime.lifecycle import AggregatorHandle, RuntimeHandle, start_aggregator, start_runtime
+from traceml_core.runtime.overhead import overhead_ns_per_step
+from traceml_core.runtime.rendezvous import Store, ticket_fetcher, ticket_publisher
+from traceml_core.runtime.run_guard import RunGuard
+from traceml_core.runtime.session_base import Session
+from traceml_core.telemetry.facts import RunFacts
+from traceml_core.telemetry.messages import Finish, RunError, RunStatus, Verdict
+
+REPORT_WAIT_S = 1.5
+REPORT_LIMIT_S = 4.0
+CLOSE_LIMIT_S = 5.0
+MESSAGE_LIMIT = 2_000
+logger = get_error_logger("Session")
+
+
+class LiveSession(Session):
+    """A session with a runtime behind it."""
+
+    enabled = True
+
+    def __init__(self, settings: Settings, facts: RunFacts, identity: RankIdentity, started_ns: int) -> None:
+        """A session whose runtime is not started yet."""
+        super().__init__(started_ns)
+        self.steps = _recorder(self.clock, facts, started_ns)
+        self._settings = settings
+        self._facts = plain_facts(facts)
+        self._identity = identity
+        self._style: ReportStyle = settings.report or ("line" if _LIVED else "full")
+        self._folder: RunFolder | None = None
+        self._aggregator: AggregatorHandle | None = None
+        self._runtime: RuntimeHandle | None = None
+        self._guard = RunGuard(self._left_open)
+        self._finished = False
+        self._closed = False
+        self._pid = os.getpid()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether another session of this process may join it: it is still measuring, and in this process."""
+        return not self._finished and not self._closed and os.getpid() == self._pid
+
+    def start(self, store: Store | None) -> None:
+        """Start what belongs to this rank.
+
+        Raises:
+            OSError: rank 0 could not start the aggregator; the other ranks are told.
+            RuntimeError: no thread can be started.
+        """
+        number = next(_RUN_NUMBERS)
+        FAILURES.clear()
+        if self._identity.rank == 0:
+            try:
+                self._start_aggregator()
+            except OSError:
+                no_run = ticket_publisher(store, number, None)  # on a thread of its own: the store may not answer
+                threading.Thread(target=no_run, args=(threading.Event(),), daemon=True).start()
+                raise
+        ticket = None if self._aggregator is None else self._aggregator.ticket
+        rank = self._identity.rank
+        find_ticket = ticket_fetcher(store, number, rank) if rank else ticket_publisher(store, number, ticket)
+        self._runtime = start_runtime(
+            self._identity,
+            self._settings,
+            self.clock,
+            self.steps,
+            find_ticket,
+            lambda: self._facts,
+            started_ns=self.started_ns,
+            aggregator=self._aggregator,
+        )
+        self._guard.arm()
+        _LIVED.append(True)
+
+    def describe(self, **facts: Any) -> None:
+        """Fill or replace fields of `RunFacts`, at any time; rank 0's facts are the run's."""
+        with fail_open(logger, "describing the run"):
+            changed = plain_facts(self._facts, **facts)
+            if changed != self._facts:
+                self._facts = changed
+                if self._runtime is not None and self._identity.rank == 0:
+                    self._runtime.describe(changed)
+
+    def live_verdict(self) -> Verdict | None:
+        """The newest live verdict (global rank 0; else None). Costs an attribute read."""
+        return None if self._runtime is None else self._runtime.verdict
+
+    def finish(self, status: RunStatus = "completed", error: BaseException | RunError | None = None) -> Verdict | None:
+        """End the measuring: flush rows, ask for the report; the final verdict on global rank 0, else None.
+
+        Returns within 5 s whatever the aggregator does. The first call counts.
+        """
+        runtime = self._runtime
+        if runtime is None or os.getpid() != self._pid:
+            return None
+        if not self._finished:
+            self._finished = True
+            with fail_open(logger, "undoing what the adapter did"):
+                if self.on_end is not None:
+                    self.on_end()
+            with fail_open(logger, "finishing the run"):
+                self._end(runtime, status, error)
+        return None if runtime.report is None else runtime.report.verdict
+
+    def close(self, status: RunStatus = "completed", error: BaseException | RunError | None = None) -> None:
+        """`finish`, print the card to stderr (global rank 0), stop everything that this session started."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        until_s = time.monotonic() + CLOSE_LIMIT_S
+        self.finish(status, error)
+        self._closed = True
+        with fail_open(logger, "closing the run"):
+            self._guard.disarm()
+            self._print_card()
+        with fail_open(logger, "stopping the runtime"):
+            self.stop(until_s - time.monotonic())
+
+    def stop(self, timeout_s: float = CLOSE_LIMIT_S) -> None:
+        """Stop what this session started, without a word."""
+        self._closed = True
+        self._guard.disarm()
+        if self._runtime is not None:
+            self._runtime.stop(timeout_s / 2)
+        if self._aggregator is not None:
+            self._aggregator.stop(timeout_s / 2)
+        close_error_log()
+
+    def _start_aggregator(self) -> None:
+        folder = create_run_folder(self._settings)
+        if folder is None:
+            raise OSError("neither the run folder nor the temporary folder can be written")
+        self._folder = folder
+        self.folder = folder.path
+        open_error_log(folder.errors_log)
+        write_manifest(folder, _manifest(folder, self._settings))
+        self._aggregator = start_aggregator(folder, self._settings, nodes=self._identity.nodes)
+        if self._style != "off":
+            say(folder.notice or f"recording to {shown(folder.path)}")
+
+    def _end(self, runtime: RuntimeHandle, status: RunStatus, error: BaseException | RunError | None) -> None:
+        self.clock.unwind()
+        self.steps.finish()
+        wall_ns = perf_counter_ns() - self.started_ns
+        told = self._told_error(error)
+        look = terminal()
+
+        def message() -> Finish:
+            return Finish(
+                self._identity.rank,
+                self._identity.incarnation,
+                status,
+                told,
+                wall_ns,
+                overhead_ns_per_step(self.clock, self.steps.steps_done, runtime.cpu_ns),
+                self._identity.rank == 0,
+                self._style,
+                look.columns,
+                look.color,
+            )
+
+        runtime.finish(message)
+        if not runtime.wait(REPORT_WAIT_S) and self._identity.rank == 0:
+            if self._style != "off":
+                say("the report takes longer than usual; waiting a few seconds more")
+            runtime.wait(REPORT_LIMIT_S - REPORT_WAIT_S)
+
+    def _told_error(self, error: BaseException | RunError | None) -> RunError | None:
+        if error is None or isinstance(error, RunError):
+            return error
+        message = str(error)[:MESSAGE_LIMIT] if self._settings.record_errors else None
+        steps = self.steps
+        return RunError(type(error).__name__, message, steps.steps_done, steps.step)
+
+    def _print_card(self) -> None:
+        if self._aggregator is None or self._runtime is None or self._folder is None:
+            return
+        report = self._runtime.report
+        if report is not None:
+            if report.card:
+                show(report.card)
+        elif not self._aggregator.has_given_up:  # else it has been said
+            say(f"no report was made in time; `traceml report {shown(self._folder.path)}` makes it")
+
+    def _left_open(self, error: BaseException | None) -> None:
+        if error is None:
+            self.close(self.status_at_exit)
+        else:
+            self.close("interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "failed", error)
+
+
+class JoinedSession(Session):
+    """A session that joined the one that is open in this process: it measures into it, and leaves it running."""
+
+    enabled = True
+
+    def __init__(self, first: LiveSession) -> None:
+        """Join `first`."""
+        self._first = first
+        self.started_ns = first.started_ns
+        self.clock = first.clock
+        self.steps = first.steps
+        self.folder = first.folder
+        self.status_at_exit = "interrupted"
+        self.on_end = None
+
+    def describe(self, **facts: Any) -> None:
+        """Tell the first session."""
+        self._first.describe(**facts)
+
+    def live_verdict(self) -> Verdict | None:
+        """The first session's."""
+        return self._first.live_verdict()
+
+
+def plain_facts(facts: RunFacts, **changes: Any) -> RunFacts:
+    """`facts` with `changes`, as plain values: frameworks hand over versions and devices of types of their own.
+
+    Raises:
+        msgspec.ValidationError: a change is no fact of that name and type.
+    """
+    told = {**msgspec.structs.asdict(facts), **changes}
+    return msgspec.convert(msgspec.to_builtins(told, enc_hook=str), RunFacts, strict=False)
+
+
+def _recorder(clock: PhaseClock, facts: RunFacts, started_ns: int) -> StepRecorder:
+    if str(facts.device) != "cuda":
+        return StepRecorder(clock, started_ns=started_ns)
+    with fail_open(logger, "setting up the device's clock"):
+        from traceml_core.instrumentation.device_timeline import cuda_timeline
+        from traceml_core.instrumentation.step_memory import cuda_step_memory
+
+        return StepRecorder(clock, started_ns=started_ns, device=cuda_timeline(clock), memory=cuda_step_memory())
+    return StepRecorder(clock, started_ns=started_ns)
+
+
+def _manifest(folder: RunFolder, settings: Settings) -> Manifest:
+    return Manifest(
+        run_id=folder.run_id,
+        name=folder.name,
+        started_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        labels=settings.labels,
+        owner=Owner(host=RankIdentity().host, pid=os.getpid(), created=psutil.Process().create_time()),
+    )
+
+
+_RUN_NUMBERS = itertools.count()
+_LIVED: list[bool] = []
