@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 import secrets
 import sys
@@ -15,6 +17,9 @@ from traceml_core.core.atomic_files import write_atomic
 from traceml_core.core.settings import Settings
 
 MANIFEST_VERSION = "1.0"
+
+# A folder with one of these holds a run.
+_RUN_FILES = ("manifest.json", "telemetry.sqlite", "final_summary.json")
 
 
 class RunFolder(msgspec.Struct, frozen=True):
@@ -87,9 +92,13 @@ def create_run_folder(settings: Settings, now: datetime | None = None) -> RunFol
     name = settings.name or script_name()
     stamp = (now or datetime.now(timezone.utc)).strftime("%Y%m%dT%H%M%SZ")
     run_id = f"{stamp}-{_slug(name)}-{secrets.token_hex(2)}"
-    wanted = Path(settings.run_dir) if settings.run_dir else Path(settings.runs_dir) / run_id
+    asked_for = settings.run_dir or f"{settings.runs_dir}/{run_id}"
+    # Not Path.expanduser, which raises where there is no such user.
+    wanted = Path(os.path.expanduser(asked_for)).absolute()  # noqa: PTH111
     try:
-        path = _make_run_dir(wanted) if settings.run_dir else _make_in_runs_dir(wanted)
+        if settings.run_dir is None:
+            _make_runs_dir(wanted.parent)
+        path = _claim(wanted)
     except OSError as error:
         try:
             fallback = Path(tempfile.mkdtemp(prefix=f"traceml-{_slug(name)}-"))
@@ -97,8 +106,7 @@ def create_run_folder(settings: Settings, now: datetime | None = None) -> RunFol
             return None
         reason = f"{wanted} cannot be written ({error.strerror or error})"
         return RunFolder(fallback, run_id, name, f"{reason}; recording to {fallback} instead")
-    taken = settings.run_dir is not None and path != wanted.absolute()
-    notice = f"{wanted} already holds a run; recording to {path} instead" if taken else None
+    notice = f"{wanted} already holds a run; recording to {path} instead" if path != wanted else None
     return RunFolder(path, run_id, name, notice)
 
 
@@ -148,7 +156,9 @@ def run_folders(runs_dir: Path) -> list[Path]:
 
 
 def find_run(target: str | None, runs_dir: str = "traceml_runs") -> Path:
-    """The run folder that `target` names (a run folder, or a file in one); the newest of `runs_dir` where it is None.
+    """The run folder that `target` names: a path of it or of a file in it, or its name in `runs_dir`.
+
+    Where it is None: the newest in `runs_dir`.
 
     Raises:
         RunLookupError: there is none; the message says what to do.
@@ -158,39 +168,43 @@ def find_run(target: str | None, runs_dir: str = "traceml_runs") -> Path:
         if not runs:
             raise RunLookupError(f"there are no runs in {runs_dir}; train with a TraceMLCallback, or name a run folder")
         return runs[0]
-    path = Path(target)
+    path = Path(target) if Path(target).exists() else Path(runs_dir) / target
     if not path.exists():
         raise RunLookupError(f"{target} does not exist; `traceml list` shows the runs in {runs_dir}")
     folder = path if path.is_dir() else path.parent
-    if not any((folder / name).exists() for name in ("manifest.json", "telemetry.sqlite", "final_summary.json")):
+    if not any((folder / name).exists() for name in _RUN_FILES):
         raise RunLookupError(f"{target} is not a run folder; `traceml list` shows the runs in {runs_dir}")
     return folder
 
 
-def _make_run_dir(wanted: Path) -> Path:
-    wanted = wanted.absolute()
-    path, number = wanted, 1
-    while path.exists() and any(path.iterdir()):
-        number += 1
-        path = wanted.with_name(f"{wanted.name}-{number}")
-    path.mkdir(parents=True, exist_ok=True)
-    _probe(path)
-    return path
+def _make_runs_dir(path: Path) -> None:
+    if not path.exists():
+        path.mkdir(parents=True, exist_ok=True)
+        (path / ".gitignore").write_text("*\n", encoding="utf-8")
 
 
-def _make_in_runs_dir(wanted: Path) -> Path:
-    wanted = wanted.absolute()
-    if not wanted.parent.exists():
-        wanted.parent.mkdir(parents=True)
-        (wanted.parent / ".gitignore").write_text("*\n")
-    wanted.mkdir()
-    _probe(wanted)
-    return wanted
+def _claim(wanted: Path) -> Path:
+    """Make `wanted`, or where it holds a run its first free numbered sibling, and make it this run's.
 
+    Making `errors.log` shows that there is room and leave to write, and of two runs that want one folder one succeeds.
 
-def _probe(path: Path) -> None:
-    """Fail now, not at the first row, where the folder cannot be written."""
-    write_atomic(path / "errors.log", b"")
+    Raises:
+        OSError: it cannot be written.
+    """
+    for number in itertools.count(1):
+        path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        path.mkdir(parents=True, exist_ok=True)
+        if any((path / name).exists() for name in _RUN_FILES):
+            continue
+        try:
+            with (path / "errors.log").open("xb") as file:
+                file.write(bytes(4096))
+                file.flush()
+                file.truncate(0)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("there are infinitely many numbers")
 
 
 def _slug(name: str) -> str:
