@@ -1,0 +1,264 @@
+"""What the Trainer's callback does with every way of training, and leaves behind."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from trainer_models import Samples, Tiny, trainer
+from transformers import BertConfig, BertForSequenceClassification, DefaultFlowCallback, TrainerCallback
+
+from traceml_hf import TraceMLCallback
+
+
+def test_attach_names_the_trainer(tmp_path, recorded):
+    plain = trainer(tmp_path, settings=False)
+    TraceMLCallback(runs_dir=str(tmp_path / "runs"), report="off").attach(plain)
+    plain.train()
+    assert recorded().summary.run.steps == 6
+
+
+def test_add_callback_is_enough(tmp_path, recorded):
+    plain = trainer(tmp_path, settings=False)
+    plain.add_callback(TraceMLCallback(runs_dir=str(tmp_path / "runs"), report="off"))
+    plain.train()
+    assert recorded().mean_ms("forward") > 0
+
+
+def test_everything_is_put_back(tmp_path):
+    used = trainer(tmp_path)
+    used.train()
+    assert type(used.callback_handler.callbacks) is list
+    assert "backward" not in vars(used.accelerator)
+    assert not used.model._forward_pre_hooks
+    assert not used.model._forward_hooks
+    assert type(vars(used.callback_handler.train_dataloader)["base_dataloader"]).__module__.startswith("torch")
+
+
+def test_two_trainings_are_two_runs(tmp_path, recorded):
+    twice = trainer(tmp_path)
+    twice.train()
+    twice.train()
+    assert [run.summary.run.steps for run in recorded(every=True)] == [6, 6]
+
+
+def test_resume_goes_on_counting(tmp_path, recorded):
+    trainer(tmp_path, settings=False, save_strategy="steps", save_steps=3).train()
+    trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "output" / "checkpoint-3"))
+    run = recorded()
+    assert list(run.steps["step"]) == [4, 5, 6]
+    assert run.summary.time_budget.coverage_share >= 0.99
+
+
+def test_a_batch_size_that_does_not_fit_is_a_failed_run_and_then_another(tmp_path, recorded):
+    trainer(tmp_path, model=_TooLarge(), auto_find_batch_size=True, per_device_train_batch_size=8).train()
+    first, second = recorded(every=True)
+    assert first.summary.run.status == "failed"
+    assert second.summary.run.status == "completed"
+
+
+def test_every_trial_of_a_search_has_a_folder(tmp_path, recorded):
+    pytest.importorskip("optuna")
+    search = trainer(tmp_path, parts={"model_init": lambda trial=None: Tiny(), "eval_dataset": Samples(2)})
+    search.hyperparameter_search(
+        hp_space=lambda trial: {"learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-2)},
+        compute_objective=lambda metrics: metrics["eval_loss"],
+        n_trials=2,
+        backend="optuna",
+    )
+    assert [run.summary.run.status for run in recorded(every=True)] == ["completed", "completed"]
+
+
+def test_evaluate_and_predict_open_no_run(tmp_path):
+    used = trainer(tmp_path, parts={"eval_dataset": Samples(2)})
+    used.evaluate()
+    used.predict(Samples(2))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_compiled_model_is_followed(tmp_path, recorded):
+    trainer(tmp_path, torch_compile=True, torch_compile_backend="eager").train()
+    assert recorded().mean_ms("forward") > 0
+
+
+def test_a_transformer_shows_tokens(tmp_path, recorded):
+    config = BertConfig(
+        vocab_size=16,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=8,
+    )
+    trainer(tmp_path, model=BertForSequenceClassification(config), data=_Tokens(8)).train()
+    run = recorded()
+    assert list(run.steps["tokens"]) == [16.0] * 4
+    assert run.summary.run.tokens_per_s > 0
+
+
+def test_a_peft_model_is_followed(tmp_path, recorded):
+    peft = pytest.importorskip("peft")
+    adapted = peft.get_peft_model(Tiny(), peft.LoraConfig(target_modules=["layer"], r=2))
+    trainer(tmp_path, model=adapted, parts={}, remove_unused_columns=False).train()
+    assert recorded().mean_ms("backward") > 0
+
+
+def test_an_sft_trainer_is_followed(tmp_path, recorded):
+    trl = pytest.importorskip("trl")
+    datasets = pytest.importorskip("datasets")
+    model, tokenizer = _tiny_language_model()
+    arguments = trl.SFTConfig(
+        output_dir=str(tmp_path / "output"),
+        max_steps=3,
+        per_device_train_batch_size=2,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=True,
+        bf16=False,
+        max_length=8,
+    )
+    trl.SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_dict({"text": ["a b c d e"] * 8}),
+        processing_class=tokenizer,
+        callbacks=[TraceMLCallback(runs_dir=str(tmp_path / "runs"), report="off")],
+    ).train()
+    run = recorded()
+    assert run.summary.run.steps == 3
+    assert run.mean_ms("forward") > 0
+
+
+def test_an_error_goes_on_unchanged_and_the_report_says_failed(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(_FAILS.format(folder=str(tmp_path), tests=str(Path(__file__).parent)))
+    with_us, without = (
+        subprocess.run([sys.executable, str(script), switch], capture_output=True, text=True, check=False)
+        for switch in ("on", "off")
+    )
+    assert with_us.returncode == without.returncode == 1
+    traceback = without.stderr[without.stderr.index("Traceback") :]
+    assert traceback in with_us.stderr
+    (path,) = (tmp_path / "runs").glob("*/final_summary.json")
+    run = json.loads(path.read_text())["run"]
+    assert (run["status"], run["error"]["type"], run["error"]["message"]) == ("failed", "ValueError", "bad sample")
+
+
+_FAILS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from trainer_models import Samples, trainer
+
+class Bad(Samples):
+    def __getitem__(self, index):
+        if index == 7:
+            raise ValueError("bad sample")
+        return super().__getitem__(index)
+
+trainer(Path({folder!r}), data=Bad(12), settings=None if sys.argv[1] == "on" else False, seed=1).train()
+"""
+
+
+def test_nothing_of_ours_is_in_states_logs_or_checkpoints(tmp_path):
+    kept = []
+    for settings in (False, None):
+        used = trainer(
+            tmp_path, settings=settings, save_strategy="steps", save_steps=3, logging_strategy="steps", logging_steps=2
+        )
+        used.train()
+        state = json.loads((tmp_path / "output" / "checkpoint-6" / "trainer_state.json").read_text())
+        kept.append(
+            (sorted(state), sorted(state["stateful_callbacks"]), [sorted(entry) for entry in used.state.log_history])
+        )
+    assert kept[0] == kept[1]
+
+
+def test_the_second_callback_does_nothing_and_says_so(tmp_path, recorded, capsys):
+    trainer(tmp_path, TraceMLCallback(runs_dir=str(tmp_path / "runs"), report="off")).train()
+    assert capsys.readouterr().err.count("second TraceMLCallback") == 1
+    assert recorded().summary.run.steps == 6
+
+
+def test_a_disabled_callback_touches_nothing(tmp_path):
+    trainer(tmp_path, _SeesPlainList(), settings={"enabled": False}).train()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_callbacks_may_come_and_go_during_training(tmp_path):
+    used = trainer(tmp_path)
+    used.add_callback(_Leaves(used))
+    used.train()
+    kinds = [type(callback) for callback in used.callback_handler.callbacks]
+    assert _Leaves not in kinds
+    assert DefaultFlowCallback in kinds
+
+
+def test_copies_of_a_callback_record_runs_of_their_own(tmp_path, recorded):
+    ours = TraceMLCallback(runs_dir=str(tmp_path / "runs"), report="off")
+    for one in (pickle.loads(pickle.dumps(ours)), copy.deepcopy(ours)):
+        trainer(tmp_path, one, settings=False).train()
+    assert len(recorded(every=True)) == 2
+
+
+def test_a_bad_argument_raises_at_construction():
+    with pytest.raises(ValueError, match=r"report='loud'.*'full'"):
+        TraceMLCallback(report="loud")
+
+
+def test_importing_the_package_loads_no_framework():
+    code = "import sys, traceml_hf; print([name for name in ('torch', 'transformers', 'accelerate') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+class _TooLarge(Tiny):
+    def forward(self, features, labels):
+        if self.training and len(features) > 4:
+            raise RuntimeError("CUDA out of memory.")
+        return super().forward(features, labels)
+
+
+class _Tokens(torch.utils.data.Dataset):
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": torch.full((8,), index % 16), "labels": torch.tensor(index % 2)}
+
+
+class _SeesPlainList(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        assert type(kwargs["train_dataloader"].base_dataloader).__module__.startswith("torch")
+
+
+class _Leaves(TrainerCallback):
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_step_end(self, *_, **__):
+        self.trainer.remove_callback(_Leaves)
+
+
+def _tiny_language_model():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    words = {word: index for index, word in enumerate(["<pad>", "<eos>", "<unk>", *"abcdefgh"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(words), n_positions=16, n_embd=8, n_layer=1, n_head=1))
+    return model, wrapped
