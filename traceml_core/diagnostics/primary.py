@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from traceml_core.diagnostics.judgement import Diagnosis, severity_rank
+from traceml_core.diagnostics.judgement import severity_rank
 from traceml_core.diagnostics.model import Issue
-from traceml_core.telemetry.messages import RunError, RunStatus
+from traceml_core.diagnostics.run_shape import RunShape
 
 SECTION_ORDER = ("step_time", "step_memory", "process", "system")
 
 _ENDED_BY = {
-    "OutOfMemoryError": (
-        "GPU_MEMORY_CREEP",
-        "ALLOCATOR_RETRIES",
-        "GPU_MEMORY_PRESSURE",
-        "GPU_MEMORY_RESERVED_OVERHANG",
-    ),
+    "OutOfMemoryError": ("GPU_MEMORY_CREEP", "ALLOCATOR_RETRIES", "GPU_MEMORY_PRESSURE", "GPU_MEMORY_RESERVED_OVERHANG"),
     "MemoryError": ("HOST_MEMORY_CREEP", "HIGH_PROCESS_MEMORY", "HIGH_HOST_MEMORY"),
 }
 """Kinds that explain the error which ended a run, by the error's type."""
@@ -25,9 +21,21 @@ _SILENT = ("NO_GPU", "NO_DATA")
 """Kinds of a section that has nothing to say about the run; another section speaks first."""
 
 
-def primary_diagnosis(
-    sections: Mapping[str, Diagnosis], *, status: RunStatus = "completed", error: RunError | None = None
-) -> Issue:
+class JudgedSection(Protocol):
+    """A section of a summary: its own diagnosis, and every finding, first things first."""
+
+    @property
+    def diagnosis(self) -> Issue:
+        """What the section says first."""
+        ...
+
+    @property
+    def issues(self) -> Sequence[Issue]:
+        """What its rules found; empty where all is well."""
+        ...
+
+
+def primary_diagnosis(sections: Mapping[str, JudgedSection], run: RunShape) -> Issue:
     """The first of all issues: what ended a failed run; severity; impact (null as 0); section; the rules' order.
 
     Where no section found anything, what the first section says that has something to say.
@@ -35,16 +43,13 @@ def primary_diagnosis(
     Raises:
         ValueError: there are no sections.
     """
-    named = [name for name in (*SECTION_ORDER, *sections) if name in sections]
-    candidates = [issue for name in dict.fromkeys(named) for issue in _said(sections[name])]
-    if not candidates:
+    if not sections:
         raise ValueError("a primary diagnosis needs at least one section")
-    ended_by = _ENDED_BY.get(error.type.rpartition(".")[2], ()) if status == "failed" and error is not None else ()
+    named = [name for name in dict.fromkeys((*SECTION_ORDER, *sections)) if name in sections]
+    candidates = [issue for name in named for issue in sections[name].issues or (sections[name].diagnosis,)]
+    error = run.error if run.status == "failed" else None
+    ended_by = _ENDED_BY.get(error.type.rpartition(".")[2], ()) if error is not None else ()
     return min(candidates, key=lambda issue: _place(issue, ended_by))
-
-
-def _said(diagnosis: Diagnosis) -> Iterable[Issue]:
-    return diagnosis.issues or (diagnosis.primary,)
 
 
 def _place(issue: Issue, ended_by: tuple[str, ...]) -> tuple[bool, int, float, bool]:
