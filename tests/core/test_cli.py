@@ -90,7 +90,7 @@ def test_json_is_the_summary_itself(run, tmp_path):
 def test_details_add_a_table_for_each_section_with_numbers(run, tmp_path):
     lines = run("report", make_run_folder(tmp_path / "runs", steps=50), "--details").stdout.splitlines()
 
-    assert any(line.split()[:3] == ["forward_ms", "4.00", "ms"] for line in lines)
+    assert any(line.split()[0::2][:2] == ["forward_ms", "ms"] for line in lines)
     assert {"Step time", "Step memory", "Process", "System"} <= set(lines)
 
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_reported_is_said_in_one_line_with_a_remedy(run, tmp_path
     assert "no telemetry yet" in one_line_of(run("report", without_history))
     assert "telemetry.sqlite" in one_line_of(run("report", damaged))
     assert "traceml report --rebuild" in one_line_of(run("report", stale))
-    assert "cannot be written" in one_line_of(run("report", damaged.parent / stale.name, "--rebuild", "--output", "/"))
+    assert "cannot be written" in one_line_of(run("report", stale, "--rebuild", "--output", tmp_path / "no" / "file"))
 
 
 def test_the_list_has_a_line_for_each_run_the_newest_first(run, tmp_path):

@@ -79,12 +79,16 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make_run_folder(parent: Path, plan: RunPlan | None = None, **fields: object) -> Path:
-    """A run folder in `parent` after `plan`, or after the default plan with these fields."""
+    """A run folder in `parent` after `plan`, or after the default plan with these fields.
+
+    Each further run of a folder says that it started a minute after the one before.
+    """
     plan = plan or RunPlan(**fields)  # type: ignore[arg-type]
-    run_id = f"20260101T120000Z-{plan.name}-{len(list(parent.iterdir())) if parent.is_dir() else 0:04x}"
+    number = len(list(parent.iterdir())) if parent.is_dir() else 0
+    run_id = f"20260101T120000Z-{plan.name}-{number:04x}"
     path = parent / run_id
     path.mkdir(parents=True)
-    started_at = datetime.fromtimestamp(STARTED_NS / 1e9, timezone.utc).isoformat().replace("+00:00", "Z")
+    started_at = datetime.fromtimestamp(STARTED_NS / 1e9 + 60 * number, timezone.utc).isoformat().replace("+00:00", "Z")
     manifest = Manifest(run_id=run_id, name=plan.name, started_at=started_at, labels={}, owner=_owner(plan))
     write_manifest(RunFolder(path, run_id, plan.name), manifest)
     if plan.history:

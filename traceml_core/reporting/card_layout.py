@@ -35,7 +35,7 @@ def look_for(columns: int, color: bool, symbols: bool | None) -> Look:
 
 
 def to_text(lines: list[Text], look: Look) -> str:
-    """The lines as one string that ends in a newline; no line has trailing space."""
+    """The lines as one string that ends in a newline; without colour no line has trailing space."""
     out = io.StringIO()
     console = Console(
         file=out,
@@ -51,9 +51,9 @@ def to_text(lines: list[Text], look: Look) -> str:
         _environ={},
     )
     for line in lines:
-        line.rstrip()
         console.print(line, soft_wrap=True)
-    return out.getvalue()
+    text = out.getvalue()
+    return text if look.color else "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 def row(title: str, text: Text | str, look: Look, *, most: int = 2, title_style: str = "dim") -> list[Text]:
@@ -93,7 +93,7 @@ def spread(left: Text, right: Text, look: Look) -> Text:
     if left.cell_len > room:
         left.truncate(max(0, room - 3))
         left.append(look.shown("…"))
-    line = left.copy()
+    line = Text().append_text(left)
     line.append(" " * max(1, look.columns - left.cell_len - right.cell_len))
     line.append_text(right)
     return line
