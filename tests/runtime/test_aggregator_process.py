@@ -81,6 +81,20 @@ def test_a_run_is_served_from_hello_to_report_and_the_process_ends(run):
     assert run.folder.errors_log.read_text() == ""
 
 
+def test_while_the_run_goes_on_there_is_a_live_summary_and_its_verdict_rides_on_an_ack(run):
+    run.ask(make_hello())
+    run.ask(make_batch(1, [make_step_row(step) for step in range(1, 101)]))
+    seq, verdict = 1, None
+    deadline = time.monotonic() + LIMIT_S
+    while verdict is None and time.monotonic() < deadline:
+        seq += 1
+        verdict = run.ask(make_batch(seq)).verdict
+        time.sleep(0.05)
+    assert verdict is not None
+    live = decode_summary(run.folder.live_summary.read_bytes())
+    assert (live.run.status, live.primary_diagnosis.kind) == ("running", verdict.kind)
+
+
 def test_a_killed_aggregator_is_continued_by_its_successor(run):
     first = run.ask(make_hello())
     run.ask(make_batch(1, [make_step_row(1)]))

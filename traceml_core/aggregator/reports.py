@@ -42,7 +42,7 @@ class Reports:
             from traceml_core.reporting.final import build_summary
             from traceml_core.reporting.verdict import verdict_of
 
-            summary = build_summary(self._folder.path, live=True)
+            summary = build_summary(self._folder.path, status="running", live=True)
             with fail_open(_logger, "showing the live summary"):
                 self._driver.show(summary)
             return verdict_of(summary)

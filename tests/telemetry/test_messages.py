@@ -1,0 +1,95 @@
+"""What goes over the wire comes out as it went in, and nothing that comes in can do harm."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from traceml_core.core.identity import RankIdentity
+from traceml_core.core.rows import Row
+from traceml_core.telemetry.facts import LoaderFacts, RunFacts
+from traceml_core.telemetry.messages import (
+    Ack,
+    Batch,
+    Describe,
+    Finish,
+    Hello,
+    Refused,
+    Report,
+    RunError,
+    Verdict,
+    Welcome,
+    chunks_of,
+    decode_from_aggregator,
+    decode_from_rank,
+    encode,
+)
+
+
+class ThisRow(Row, frozen=True):
+    table = "this"
+
+    number: int | None
+
+
+class ThatRow(Row, frozen=True):
+    table = "that"
+
+    text: str
+
+
+FACTS = RunFacts(framework="lightning", versions={"torch": "2"}, loader=LoaderFacts(num_workers=2), unmeasured=("h2d",))
+VERDICT = Verdict("INPUT_BOUND", "warning", "waits", "raise num_workers", {"traceml/forward_ms": 1.5})
+ROWS = [ThisRow(1), ThatRow("ä"), ThisRow(None)]
+
+FROM_RANK = [
+    Hello(RankIdentity(rank=3, incarnation=-(2**63)), 5),
+    Batch(3, -(2**63), 1, 10, 0, {"sampler": 1}, chunks_of(ROWS)),
+    Describe(FACTS),
+    Finish(0, 7, "failed", RunError("ValueError", None, 3, None), 10, 1.5, True, "full", 80, False),
+]
+FROM_AGGREGATOR = [Welcome(2**63 - 1, 0), Ack(4), Ack(5, VERDICT), Refused("no hello"), Report("card\n", VERDICT)]
+
+
+@pytest.mark.parametrize("message", FROM_RANK, ids=lambda message: type(message).__name__)
+def test_what_a_rank_says_is_understood(message):
+    assert decode_from_rank(encode(message)) == message
+
+
+@pytest.mark.parametrize("message", FROM_AGGREGATOR, ids=lambda message: type(message).__name__)
+def test_what_the_aggregator_says_is_understood(message):
+    assert decode_from_aggregator(encode(message)) == message
+
+
+def test_rows_are_grouped_by_table_in_order():
+    chunks = chunks_of(ROWS)
+    assert [(chunk.table, msgspec.msgpack.decode(chunk.rows)) for chunk in chunks] == [
+        ("this", [[1], [None]]),
+        ("that", [["ä"]]),
+    ]
+    assert chunks_of([]) == []
+
+
+@pytest.mark.parametrize("message", [*FROM_RANK, *FROM_AGGREGATOR], ids=lambda message: type(message).__name__)
+def test_half_a_message_is_an_error_of_msgspec(message):
+    data = encode(message)
+    for decode in (decode_from_rank, decode_from_aggregator):
+        with pytest.raises(msgspec.MsgspecError):
+            decode(data[: len(data) // 2])
+
+
+@given(
+    data=st.binary(max_size=200) | st.sampled_from(FROM_RANK).map(encode),
+    flips=st.lists(st.tuples(st.integers(0), st.integers(0, 255))),
+)
+def test_no_bytes_can_do_more_than_be_refused(data, flips):
+    changed = bytearray(data)
+    for position, value in flips[: len(changed)]:
+        changed[position % len(changed)] = value
+    try:
+        message = decode_from_rank(bytes(changed))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return
+    assert isinstance(message, (Hello, Batch, Describe, Finish))
