@@ -126,7 +126,7 @@ class ComputeBound:
             section="step_time",
             summary=f"The model's own work is {percent(compute_share)} of a step; {largest} is the largest part, "
             f"{milliseconds(known[largest])} of {milliseconds(step_ms)}.",
-            action=f"Nothing is in the way. To go faster, {_cheaper(largest, steps)}.",
+            action=f"To make the steps themselves faster, {_cheaper(largest, steps)}.",
             evidence={
                 "phase": largest,
                 "compute_share": compute_share,
