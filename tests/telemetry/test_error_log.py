@@ -53,7 +53,7 @@ def test_one_cause_is_written_once_and_counted_each_time(log):
     fail("working", KeyError("other"))
     fail("resting")
     assert log.read_text().count("[TraceML]") == 3
-    assert dict(FAILURES) == dict(Part=5)
+    assert dict(FAILURES) == {"Part": 5}
 
 
 def test_failures_are_counted_where_the_caller_says(log):
@@ -90,7 +90,7 @@ def test_what_failed_in_one_run_is_not_told_of_the_next(tmp_path, log):
     open_error_log(tmp_path / "second.log")
     fail()
     assert "working" in (tmp_path / "second.log").read_text()
-    assert dict(FAILURES) == dict(Part=1)
+    assert dict(FAILURES) == {"Part": 1}
 
 
 def test_nothing_reaches_the_users_logging_or_the_terminal(log, caplog, capfd):
@@ -111,7 +111,7 @@ def test_the_users_logging_configuration_does_not_switch_it_off(log):
 def test_a_log_that_cannot_be_written_is_counted_and_survived(tmp_path, target, capfd):
     open_error_log(tmp_path / target)
     fail()
-    assert dict(FAILURES) == dict(Part=1, error_log=1)
+    assert dict(FAILURES) == {"Part": 1, "error_log": 1}
     assert capfd.readouterr() == ("", "")
 
 
