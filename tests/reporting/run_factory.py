@@ -44,6 +44,7 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What a made-up run is like. Milliseconds, bytes; `around_ms` maps a phase to (every so many steps, how long).
 
     `status` None: the run was killed and never finished. `owner_lives`: the manifest names this very process.
+    `restart_after`: each rank dies after so many steps and starts again `redone_steps` before.
     """
 
     name: str = "train-digits"
@@ -70,6 +71,8 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     memory_limit_bytes: int = 16 * GIB
     gpu_peak_bytes: Callable[[int], float] | None = None
     host_cpu_percent: float = 40.0
+    restart_after: int | None = None
+    redone_steps: int = 5
     status: RunStatus | None = "completed"
     error: RunError | None = None
     rows_dropped: int = 0
@@ -106,31 +109,34 @@ def _owner(plan: RunPlan) -> Owner:
 
 
 def _write_rank(writer: HistoryWriter, plan: RunPlan, rank: int) -> None:
+    if plan.restart_after is None:
+        _write_start(writer, plan, rank, STARTED_NS)
+        return
+    before = msgspec.structs.replace(plan, steps=plan.restart_after, status=None, teardown_ms=0.0)
+    ended_ns = _write_start(writer, before, rank, STARTED_NS)
+    resumed_at = plan.restart_after - plan.redone_steps
+    after = msgspec.structs.replace(plan, first_step=plan.first_step + resumed_at, steps=plan.steps - resumed_at)
+    _write_start(writer, after, rank, ended_ns + 10**9)
+
+
+def _write_start(writer: HistoryWriter, plan: RunPlan, rank: int, started_ns: int) -> int:
+    """Write what one start of a rank sends; when it ended."""
     identity = RankIdentity(rank=rank, local_rank=rank, world_size=plan.ranks, pid=1000 + rank)
-    writer.hello(identity, STARTED_NS)
+    writer.hello(identity, started_ns)
     if rank == 0:
         writer.describe(rank, _facts(plan))
-    steps = list(_step_rows(plan, rank))
+    steps = list(_step_rows(plan, rank, started_ns))
     wall_ns = sum(row.interval_ns for row in steps) + int(plan.lost_ms * 1e6)
     rows: list[Row] = [*steps, *_sampled_rows(plan, rank, steps)]
+    sender = (rank, identity.incarnation)
     for number, start in enumerate(range(0, len(rows), ROWS_A_BATCH), start=1):
-        chunk = rows[start : start + ROWS_A_BATCH]
         is_last = start + ROWS_A_BATCH >= len(rows)
-        writer.write(
-            Batch(
-                rank,
-                identity.incarnation,
-                number,
-                wall_ns,
-                plan.rows_dropped if is_last else 0,
-                dict(plan.failures) if is_last else {},
-                chunks_of(chunk),
-            )
-        )
+        dropped, failures = (plan.rows_dropped, dict(plan.failures)) if is_last else (0, {})
+        chunks = chunks_of(rows[start : start + ROWS_A_BATCH])
+        writer.write(Batch(*sender, number, wall_ns, dropped, failures, chunks))
     if plan.status is not None:
-        writer.finish(
-            Finish(rank, identity.incarnation, plan.status, plan.error, wall_ns, 9_000.0, rank == 0, "full", 80, False)
-        )
+        writer.finish(Finish(*sender, plan.status, plan.error, wall_ns, 9_000.0, rank == 0, "full", 80, False))
+    return started_ns + wall_ns
 
 
 def _facts(plan: RunPlan) -> RunFacts:
@@ -146,9 +152,9 @@ def _facts(plan: RunPlan) -> RunFacts:
     )
 
 
-def _step_rows(plan: RunPlan, rank: int) -> Iterator[StepTimeRow]:
+def _step_rows(plan: RunPlan, rank: int, started_ns: int) -> Iterator[StepTimeRow]:
     random = np.random.default_rng(rank)
-    clock_ns = STARTED_NS
+    clock_ns = started_ns
     phases_ms = {**plan.phases_ms, **plan.rank_phases_ms.get(rank, {})}
     row = _row(plan, None, clock_ns, {Phase.STARTUP: plan.startup_ms})
     yield row

@@ -6,8 +6,8 @@ from typing import Literal
 
 from rich.text import Text
 
-from traceml_core.core.phases import Phase
-from traceml_core.core.units import count, percent, seconds
+from traceml_core.core.phases import STEP_PHASES, Phase
+from traceml_core.core.units import byte_size, count, percent, seconds
 from traceml_core.diagnostics.model import Issue
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.reporting.card_layout import TITLE_COLUMNS, Look, bar, indented, look_for, row, spread, to_text
@@ -22,6 +22,7 @@ MOST_OTHER_ISSUES = 3
 SMALL_SHARE = 0.005
 LABEL_COLUMNS = 17
 NUMBER_COLUMNS = 17
+IN_STEP_KEYS = frozenset(phase.key for phase in STEP_PHASES)
 
 logger = get_error_logger("Card")
 
@@ -87,8 +88,8 @@ def _verdict(summary: FinalSummary, look: Look) -> list[Text]:
     if gain:
         lines += row("Gain", gain, look, title_style="bold")
     if issue.risk is not None:
-        left = f"the limit is reached in about {count(issue.risk.steps_left)} steps at this pace"
-        lines += row("Risk", left, look, title_style="bold")
+        limit, steps = byte_size(issue.risk.limit_bytes), count(issue.risk.steps_left)
+        lines += row("Risk", f"out of memory, at {limit}, in about {steps} steps", look, title_style="bold")
     return lines
 
 
@@ -110,8 +111,8 @@ def _budget(summary: FinalSummary, look: Look) -> list[Text]:
     total = Text(f"of {seconds(budget.wall_s)}{mean}", "dim")
     lines = [spread(Text(" Where the time went", "bold"), total, look)]
     for part in shown:
-        phase = Phase[part.phase.upper()]
-        lines.append(_bar_row(phase.label, part.seconds or 0.0, part.share or 0.0, _bar_style(phase), look))
+        style = "cyan" if part.phase in IN_STEP_KEYS else "blue"
+        lines.append(_bar_row(_label(part), part.seconds or 0.0, part.share or 0.0, style, look))
     if rest:
         spent_s, share = sum(part.seconds or 0.0 for part in rest), sum(part.share or 0.0 for part in rest)
         lines.append(_bar_row("the rest", spent_s, share, "blue", look))
@@ -125,7 +126,7 @@ def _honest_rows(budget: TimeBudget, look: Look) -> list[Text]:
     lines = [_bar_row(Phase.UNATTRIBUTED.label, unclaimed * budget.wall_s, unclaimed, "bright_black", look)]
     if lost >= SMALL_SHARE:
         lines.append(_bar_row("not recorded", lost * budget.wall_s, lost, "bright_black", look))
-    missing = [Phase[part.phase.upper()].label for part in budget.parts if part.seconds is None]
+    missing = [_label(part) for part in budget.parts if part.seconds is None]
     if missing:
         said = f"Not measured here, so unattributed: {', '.join(missing)}."
         lines += indented(Text(look.shown(said), "dim"), 1, look)
@@ -143,7 +144,7 @@ def _shown_parts(budget: TimeBudget) -> tuple[list[BudgetPart], list[BudgetPart]
 
 def _bar_row(label: str, spent_s: float, share: float, style: str, look: Look) -> Text:
     room = look.columns - 1 - LABEL_COLUMNS - NUMBER_COLUMNS
-    line = Text(f" {label:{LABEL_COLUMNS}}")
+    line = Text(f" {label[: LABEL_COLUMNS - 1]:{LABEL_COLUMNS}}")
     drawn = bar(share, room, look)
     line.append(drawn, style)
     line.append(" " * (room - len(drawn)))
@@ -151,8 +152,10 @@ def _bar_row(label: str, spent_s: float, share: float, style: str, look: Look) -
     return line
 
 
-def _bar_style(phase: Phase) -> str:
-    return "cyan" if phase < Phase.UNATTRIBUTED else "blue"
+def _label(part: BudgetPart) -> str:
+    """The phase's name for people; one that a later version knows goes by its key."""
+    known = Phase.__members__.get(part.phase.upper())
+    return known.label if known is not None else part.phase.replace("_", " ")
 
 
 def _facts(summary: FinalSummary, look: Look, folder: str | None) -> list[Text]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+import tempfile
 import time
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from run_factory import GIB, HEALTHY_MS, make_run_folder
 from validation import assert_valid_summary
 
@@ -18,7 +21,9 @@ from traceml_core.core.run_folder import Manifest, Owner, RunFolder, write_manif
 from traceml_core.history.reader import HistoryUnreadableError
 from traceml_core.loggers.error_log import close_error_log, open_error_log
 from traceml_core.reporting import final
+from traceml_core.reporting.card import render_card
 from traceml_core.reporting.final import SECTIONS, build_summary, write_final
+from traceml_core.reporting.verdict import verdict_of
 from traceml_core.telemetry.messages import RunError
 
 SLOW_LOADER_MS = {**HEALTHY_MS, Phase.INPUT_WAIT: 20.0}
@@ -110,6 +115,17 @@ def test_several_ranks_are_averaged_and_listed(tmp_path):
     assert (forward.worst_rank, forward.worst_rank_mean) == (2, pytest.approx(8.0, rel=0.02))
     assert summary.telemetry.incarnations == 3
     assert_valid_summary(summary)
+
+
+def test_steps_that_were_done_twice_count_once_and_their_time_is_accounted_for(tmp_path):
+    summary = build_summary(make_run_folder(tmp_path, steps=200, restart_after=100, redone_steps=20))
+
+    assert summary.run.steps == 200
+    assert summary.run.status == "completed"
+    assert summary.telemetry.incarnations == 2
+    assert sum(block.count for block in summary.sections["step_time"].series) == 200
+    assert summary.time_budget.wall_s == pytest.approx(2 * 0.4 + 0.02 + 220 * 0.0103, rel=0.02)
+    assert summary.time_budget.coverage_share == pytest.approx(1.0)
 
 
 def test_memory_of_process_workers_and_gpu_is_reduced(tmp_path):
@@ -265,6 +281,28 @@ def test_the_live_summary_has_the_same_shape(tmp_path):
     folder = make_run_folder(tmp_path, steps=100, status=None, owner_lives=True)
 
     assert_valid_summary(build_summary(folder, live=True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    steps=st.integers(0, 30),
+    ranks=st.integers(1, 3),
+    phases_ms=st.dictionaries(st.sampled_from(Phase), st.floats(0, 5)),
+    unmeasured=st.sets(st.sampled_from(["optimizer", "grad_sync", "h2d", "forward"])),
+    samples=st.none() | st.integers(0, 64),
+    status=st.sampled_from(["completed", "failed", "interrupted", None]),
+    error=st.none() | st.builds(RunError, type=st.text(max_size=20), message=st.none() | st.text(max_size=40)),
+    warmup_steps=st.integers(0, 5),
+)
+def test_whatever_a_run_was_like_its_summary_fits_the_schema_and_its_parts_fit_the_wall(**plan):
+    with tempfile.TemporaryDirectory() as folder:
+        plan["unmeasured"] = tuple(plan["unmeasured"])
+        summary = build_summary(make_run_folder(Path(folder), **plan))
+    assert_valid_summary(summary)
+
+    assert summary.telemetry.failures == {}
+    assert sum(part.seconds or 0 for part in summary.time_budget.parts) <= summary.time_budget.wall_s * 1.0001
+    assert render_card(summary) and verdict_of(summary).metrics is not None
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from summary_factory import make_error, make_issue, make_stat, make_summary
 from traceml_core.core.phases import Phase
 from traceml_core.diagnostics.model import Risk
 from traceml_core.reporting.card import render_card
-from traceml_core.reporting.summary import Hardware
+from traceml_core.reporting.summary import BudgetPart, Hardware
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 FOLDER = "traceml_runs/20260101T120000Z-train-digits-ab12"
@@ -141,7 +141,8 @@ def test_at_most_three_other_issues_are_shown_the_worst_first_in_one_line_each()
 def test_memory_on_its_way_to_its_limit_is_told_in_steps():
     risk = Risk(limit_bytes=2**34, steps_left=4200)
 
-    assert "about 4,200 steps" in row_of(plain(make_summary(primary=make_issue(risk=risk))), "Risk")
+    row = row_of(plain(make_summary(primary=make_issue(risk=risk))), "Risk")
+    assert row.endswith("out of memory, at 16.0 GiB, in about 4,200 steps")
 
 
 def test_lost_rows_and_failures_of_traceml_itself_are_admitted():
@@ -149,6 +150,14 @@ def test_lost_rows_and_failures_of_traceml_itself_are_admitted():
 
     assert "12 of 1,246 rows were lost" in card
     assert "system 2x" in card
+
+
+def test_a_phase_that_a_later_version_knows_is_shown_by_its_key():
+    summary = make_summary()
+    part = BudgetPart(phase="weight_sync_between_pods", seconds=20.0, share=0.48)
+    summary.time_budget.parts.append(part)
+
+    assert "weight sync betw #" in plain(summary)
 
 
 def test_without_a_terminal_there_is_no_colour_and_nothing_but_ascii():
