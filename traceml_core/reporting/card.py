@@ -10,8 +10,8 @@ from traceml_core.core.phases import STEP_PHASES, Phase
 from traceml_core.core.units import byte_size, count, percent, seconds
 from traceml_core.diagnostics.model import Issue
 from traceml_core.loggers.error_log import fail_open, get_error_logger
+from traceml_core.reporting import final
 from traceml_core.reporting.card_layout import TITLE_COLUMNS, Look, bar, indented, look_for, row, spread, to_text
-from traceml_core.reporting.final import SECTIONS
 from traceml_core.reporting.run_end import end_of_run
 from traceml_core.reporting.summary import BudgetPart, FinalSummary, TimeBudget
 
@@ -161,7 +161,7 @@ def _label(part: BudgetPart) -> str:
 def _facts(summary: FinalSummary, look: Look, folder: str | None) -> list[Text]:
     """Step time, speed, memory and host in a line each; other issues; where the files are."""
     facts: dict[str, list[str]] = {}
-    for spec in SECTIONS:
+    for spec in final.SECTIONS:
         section = summary.sections.get(spec.name)
         if section is not None:
             with fail_open(logger, f"drawing the section {spec.name}"):
@@ -182,7 +182,10 @@ def _others(summary: FinalSummary) -> list[Issue]:
     """What else is worth a line: warnings and worse, what would give time back, and sections without data."""
     primary = summary.primary_diagnosis
     found = [
-        issue for spec in SECTIONS if spec.name in summary.sections for issue in summary.sections[spec.name].issues
+        issue
+        for spec in final.SECTIONS
+        if spec.name in summary.sections
+        for issue in summary.sections[spec.name].issues
     ]
     worth = [
         issue

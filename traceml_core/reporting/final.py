@@ -68,8 +68,11 @@ def build_section(
     spec: SectionSpec, tables: TablesReadOnce, run: RunShape, live: bool, failures: Counter[str]
 ) -> BuiltSection:
     """Load and build one section; NO_DATA where that fails, with the cause in errors.log."""
+    built = None
     with fail_open(logger, f"building the section {spec.name}", failures):
-        return spec.build(spec.load(tables, run), live)
+        built = spec.build(spec.load(tables, run), live)
+    if built is not None:
+        return built
     said = no_data(spec.name, "This section could not be built.", "See errors.log in the run folder for the cause.")
     return BuiltSection(Section(diagnosis=said.primary, issues=[], metrics={}, ranks=[]))
 

@@ -65,6 +65,7 @@ def load_summary(folder: Path, *, rebuild: bool = False) -> FinalSummary:
     if summary.run.status != "running":
         try:
             write_final(folder, summary, render_card(summary, folder=str(folder)))
+            (folder / "live_summary.json").unlink(missing_ok=True)  # it says 'running', which is no longer true
         except OSError:
             return summary  # a folder of somebody else's: the summary is shown all the same
     return summary

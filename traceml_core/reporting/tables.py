@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from traceml_core.reporting.final import SECTIONS
+from traceml_core.reporting import final
 from traceml_core.reporting.plain_text import ascii_symbols, one_line
 from traceml_core.reporting.summary import FinalSummary
 
@@ -10,7 +10,7 @@ from traceml_core.reporting.summary import FinalSummary
 def render_tables(summary: FinalSummary) -> str:
     """Every section's issues and numbers in plain ASCII, ending in a newline."""
     lines: list[str] = []
-    for spec in SECTIONS:
+    for spec in final.SECTIONS:
         section = summary.sections.get(spec.name)
         if section is None:
             continue
