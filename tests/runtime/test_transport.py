@@ -1,0 +1,240 @@
+"""The wire: real sockets on a descriptor that somebody else bound; who may speak, and for whom."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import msgspec
+import pytest
+import zmq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from telemetry_factory import make_batch, make_finish, make_hello, make_step_row
+
+from traceml_core.telemetry.messages import Batch, Hello, Refused, Welcome
+from traceml_core.transport.client import SEND_QUEUE, TelemetryClient
+from traceml_core.transport.keys import Ticket, make_keys, ticket_for
+from traceml_core.transport.listener import address_towards, endpoint_of, open_listener
+from traceml_core.transport.server import MAX_MESSAGE_BYTES, TelemetryServer
+
+LIMIT_MS = 10_000
+SHORT_MS = 300
+
+
+class Wire:
+    """A listening socket with its keys, servers on it one after the other, and clients."""
+
+    def __init__(self) -> None:
+        self.keys = make_keys()
+        self.listener = open_listener()
+        self.ticket = ticket_for(self.keys, endpoint_of(self.listener), "run")
+        self.server: TelemetryServer | None = None
+        self.clients: list[TelemetryClient] = []
+
+    def serve(self) -> TelemetryServer:
+        self.server = TelemetryServer(
+            self.listener.fileno(),
+            server_public=self.keys.server_public,
+            server_secret=self.keys.server_secret,
+            client_public=self.keys.client_public,
+        )
+        return self.server
+
+    def client(self, ticket: Ticket | None = None) -> TelemetryClient:
+        self.clients.append(TelemetryClient(ticket or self.ticket))
+        return self.clients[-1]
+
+    def receive(self, count: int = 1) -> list:
+        """The next messages that the server lets through."""
+        received: list = []
+        for _ in range(LIMIT_MS // 50):
+            received += self.server.receive(50)
+            if len(received) >= count:
+                return received
+        raise TimeoutError(f"{received} after {LIMIT_MS} ms; refused: {self.server.refused}")
+
+    def receive_until_refused(self, reason: str, count: int = 1) -> list:
+        received: list = []
+        for _ in range(LIMIT_MS // 50):
+            received += self.server.receive(50)
+            if self.server.refused[reason] >= count:
+                return received
+        raise TimeoutError(f"refused: {self.server.refused}")
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        if self.server is not None:
+            self.server.close(0)
+        self.listener.close()
+
+
+@pytest.fixture
+def wire():
+    wire = Wire()
+    yield wire
+    wire.close()
+
+
+def test_what_a_rank_says_arrives_in_order_and_is_answered(wire):
+    server, client = wire.serve(), wire.client()
+    said = [make_hello(), make_batch(1, [make_step_row()]), make_batch(2)]
+    assert all(client.send(message) for message in said)
+    received = wire.receive(3)
+    assert [type(message) for _, message in received] == [Hello, Batch, Batch]
+    assert [message.seq for _, message in received[1:]] == [1, 2]
+    server.send(received[0][0], Welcome(5, 2))
+    assert client.receive(LIMIT_MS) == Welcome(5, 2)
+
+
+def test_a_client_that_connected_before_the_server_existed_is_served(wire):
+    client = wire.client()
+    client.send(make_hello())
+    wire.serve()
+    assert isinstance(wire.receive()[0][1], Hello)
+
+
+def test_a_server_on_the_same_descriptor_takes_over_and_the_owner_keeps_the_descriptor(wire):
+    first, client = wire.serve(), wire.client()
+    client.send(make_hello())
+    wire.receive()
+    first.close(0)
+    assert os.fstat(wire.listener.fileno())
+    wire.serve()
+    # What is said now belongs to a connection that the new server does not know: it has to be introduced.
+    client.send(make_batch(1))
+    wire.receive_until_refused("no hello")
+    assert isinstance(client.receive(LIMIT_MS), Refused)
+    client.send(make_hello())
+    assert isinstance(wire.receive()[0][1], Hello)
+
+
+def test_a_client_with_another_key_is_refused_and_hears_nothing(wire):
+    server, stranger = wire.serve(), wire.client(with_key_of_another_run(wire.ticket))
+    stranger.send(make_hello())
+    assert wire.receive_until_refused("wrong key") == []
+    assert stranger.receive(SHORT_MS) is None
+    member = wire.client()
+    member.send(make_hello())
+    ((peer, _),) = wire.receive()
+    server.send(peer, Welcome(1, 0))
+    assert member.receive(LIMIT_MS) == Welcome(1, 0)
+
+
+def test_a_client_without_any_key_adds_nothing(wire):
+    server = wire.serve()
+    context = zmq.Context()
+    plain = context.socket(zmq.DEALER)
+    plain.linger = 0
+    plain.connect(wire.ticket.endpoint)
+    plain.send(msgspec.msgpack.encode(make_hello()))
+    assert server.receive(SHORT_MS) == []
+    plain.close()
+    context.term()
+
+
+def test_a_client_that_takes_another_server_for_ours_says_nothing_to_it(wire):
+    server = wire.serve()
+    misled = wire.client(msgspec.structs.replace(wire.ticket, server_public=make_keys().server_public))
+    misled.send(make_hello())
+    assert server.receive(SHORT_MS) == []
+
+
+def test_a_silent_connection_and_one_that_speaks_http_hold_up_nobody(wire):
+    wire.serve()
+    address = wire.listener.getsockname()
+    with socket.create_connection(address), socket.create_connection(address) as browser:
+        browser.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        client = wire.client()
+        client.send(make_hello())
+        assert isinstance(wire.receive()[0][1], Hello)
+
+
+@pytest.mark.parametrize(
+    "message", [make_batch(1, rank=1), make_batch(1, incarnation=8), make_finish(rank=1)], ids=["rank", "life", "end"]
+)
+def test_words_for_another_rank_are_refused_and_counted(wire, message):
+    wire.serve()
+    client = wire.client()
+    client.send(make_hello(rank=0, incarnation=7))
+    wire.receive()
+    client.send(message)
+    assert wire.receive_until_refused("rows for another rank") == []
+    assert isinstance(client.receive(LIMIT_MS), Refused)
+
+
+def test_a_connection_belongs_to_the_rank_of_its_first_hello(wire):
+    wire.serve()
+    client = wire.client()
+    client.send(make_hello(rank=0))
+    client.send(make_hello(rank=0))
+    assert len(wire.receive(2)) == 2
+    client.send(make_hello(rank=1))
+    assert wire.receive_until_refused("another rank's hello on a bound connection") == []
+
+
+def test_a_message_above_the_limit_cuts_its_connection_off_and_the_next_one_is_served(wire):
+    wire.serve()
+    flood = wire.client()
+    flood.send(make_hello(rank=1))
+    wire.receive()
+    flood._dealer.send(b"x" * (MAX_MESSAGE_BYTES + 1))
+    client = wire.client()
+    client.send(make_hello())
+    assert [message.identity.rank for _, message in wire.receive()] == [0]
+
+
+def test_sending_never_waits_though_nobody_listens(wire):
+    client = wire.client()
+    taken = [client.send(make_hello()) for _ in range(SEND_QUEUE + 50)]
+    assert taken[0] and not taken[-1]
+
+
+def test_an_answer_to_somebody_who_has_left_is_counted(wire):
+    server = wire.serve()
+    server.send(b"nobody", Welcome(1, 0))
+    assert server.refused["unreachable"] == 1
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.one_of(
+        st.lists(st.binary(max_size=60), min_size=1, max_size=3),
+        st.recursive(st.none() | st.integers(-(2**63), 2**63) | st.text(max_size=8), st.lists, max_leaves=9).map(
+            lambda value: [msgspec.msgpack.encode(["batch", value])]
+        ),
+        st.just([b"\x91" * 100_000]),
+    )
+)
+def test_no_bytes_whatsoever_get_past_the_decoder_or_stop_the_server(fuzzed, frames):
+    server, dealer = fuzzed
+    before = server.refused.total()
+    dealer.send_multipart(frames)
+    for _ in range(LIMIT_MS // 50):
+        assert server.receive(50) == []
+        if server.refused.total() > before:
+            return
+    raise TimeoutError("the server went silent")
+
+
+@pytest.fixture(scope="module")
+def fuzzed():
+    wire = Wire()
+    server, client = wire.serve(), wire.client()
+    yield server, client._dealer
+    wire.close()
+
+
+def test_the_address_towards_this_machine_is_its_own():
+    assert address_towards("127.0.0.1") == "127.0.0.1"
+
+
+def test_a_port_that_is_taken_is_an_error(wire):
+    with pytest.raises(OSError):
+        open_listener(port=wire.listener.getsockname()[1])
+
+
+def with_key_of_another_run(ticket: Ticket) -> Ticket:
+    other = make_keys()
+    return msgspec.structs.replace(ticket, client_public=other.client_public, client_secret=other.client_secret)
