@@ -17,6 +17,7 @@ from traceml_core.runtime.sampler_registry import row_types
 
 @pytest.fixture
 def folder(tmp_path):
+    close_error_log()  # forgets the failures of other tests
     open_error_log(tmp_path / "errors.log")
     writer = HistoryWriter(tmp_path / "telemetry.sqlite", row_types())
     writer.hello(make_identity(), 5)
