@@ -20,6 +20,9 @@ from traceml_core.sdk.batch_size import size_of
 from traceml_hf.accelerate_steps import LoaderRole, StepTracker
 
 MISSING: Any = object()
+_OURS = ("__getstate__", "_update_state_dict")
+# Bound once: the enumeration is slow to look its members up, and these are needed at every step.
+_INPUT_WAIT, _H2D = Phase.INPUT_WAIT, Phase.H2D
 
 
 class _Proxied:
@@ -32,7 +35,6 @@ class _Proxied:
         "attributes",
         "base",
         "device",
-        "lacks",
         "loop_code",
         "opening",
         "reads_ahead",
@@ -46,7 +48,6 @@ class _Proxied:
         self.tracker = tracker
         self.role = role
         self.attributes = attributes
-        self.lacks = () if hasattr(base, "state_dict") else ("state_dict",)  # asked for at every batch
         self.device: Any = MISSING
         self.loop_code: CodeType | None = None
         self.reads_ahead = False
@@ -75,8 +76,6 @@ class LoaderProxy:
             if reader is not None and reader.f_code is proxied.loop_code:
                 _loop_resumes(proxied)
             return proxied.device
-        if name in proxied.lacks:
-            raise AttributeError(name)
         return getattr(proxied.base, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -96,7 +95,7 @@ class LoaderProxy:
         if proxied.resumed:  # an exception ended the last iteration during its copy to the device
             proxied.resumed = False
             proxied.attributes.pop("device", None)
-            tracker.clock.leave(Phase.H2D)
+            tracker.clock.leave(_H2D)
         proxied.opening = proxied.reads_ahead
         tracker.loop_begins(role)
         try:
@@ -131,22 +130,22 @@ class _Batches:
             return next(batches)
         proxied = self._proxied
         clock = tracker.clock
-        waiting = Phase.INPUT_WAIT
+        waiting = _INPUT_WAIT
         if proxied.resumed:
             proxied.resumed = False
             proxied.attributes.pop("device", None)
-            waiting = Phase.H2D  # still on the clock's stack: leaving it leaves the wait as well
+            waiting = _H2D  # still on the clock's stack: leaving it leaves the wait as well
         elif proxied.opening:
             proxied.opening = not self._started
         elif self._started:
             tracker.fetch(role)
         if self._ahead is not None:
             role.fresh, role.size = True, self._ahead
-        clock.enter(Phase.INPUT_WAIT)
+        clock.enter(_INPUT_WAIT)
         try:
             batch = next(batches)
         except StopIteration:
-            if role.workers and clock.owner is Phase.INPUT_WAIT:
+            if role.workers and clock.owner is _INPUT_WAIT:
                 clock.book(Phase.LOADER_START)  # there was nothing left to wait for: the workers were shut down
             raise
         finally:
@@ -191,6 +190,9 @@ def install(loader: Any, tracker: StepTracker) -> LoaderRole | None:
         proxied.loop_code = DataLoaderShard.__iter__.__code__
         proxied.device = attributes.pop("device")
     attributes["base_dataloader"] = LoaderProxy(proxied)
+    if not hasattr(base, "state_dict"):
+        # Asked at every batch, and answered by the absence of that method: a proxy makes the question expensive.
+        attributes["_update_state_dict"] = _nothing
     attributes["__getstate__"] = functools.partial(_state_of, attributes)
     return role
 
@@ -200,12 +202,13 @@ def remove(loader: Any) -> None:
     attributes = vars(loader)
     if type(attributes.get("base_dataloader")) is LoaderProxy:
         attributes.update(_state_of(attributes))
-        attributes.pop("__getstate__", None)
+        for name in _OURS:
+            attributes.pop(name, None)
 
 
 def _state_of(attributes: dict[str, Any]) -> dict[str, Any]:
     """A prepared loader's attributes as they are without us: what a copy of it is made of."""
-    state = {name: value for name, value in attributes.items() if name != "__getstate__"}
+    state = {name: value for name, value in attributes.items() if name not in _OURS}
     proxied = state["base_dataloader"]._proxied
     state["base_dataloader"] = proxied.base
     if proxied.device is not MISSING:
@@ -223,7 +226,11 @@ def _loop_resumes(proxied: _Proxied) -> None:
             proxied.opening = False
         else:
             tracker.fetch(proxied.role)
-        tracker.clock.enter(Phase.H2D)
+        tracker.clock.enter(_H2D)
+
+
+def _nothing() -> None:
+    """What a shard does to remember the state of a loader that has none."""
 
 
 def _itself(base: Any) -> Any:

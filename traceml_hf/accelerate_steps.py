@@ -14,6 +14,8 @@ from traceml_core.loggers.error_log import fail_open, get_error_logger
 
 Method = TypeVar("Method", bound=Callable[..., None])
 _logger = get_error_logger("AccelerateCallback")
+# Bound once: the enumeration is slow to look its members up, and these are needed at every step.
+_FORWARD, _BACKWARD, _OPTIMIZER = Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER
 
 
 def _event(method: Method) -> Method:
@@ -169,8 +171,8 @@ class StepTracker:
         """A prepared model is called."""
         if self._plain is not None and module.training and get_ident() == self.thread:
             self._forward_in_eval_mode = False
-            self._inside = Phase.FORWARD
-            self.clock.enter(Phase.FORWARD)
+            self._inside = _FORWARD
+            self.clock.enter(_FORWARD)
         else:
             self._forward_begins(module)
 
@@ -178,14 +180,14 @@ class StepTracker:
         """A prepared model has returned. One that raised is noticed at the next fetch."""
         if self._plain is not None and get_ident() == self.thread:
             self._inside = None
-            self.clock.leave(Phase.FORWARD)
+            self.clock.leave(_FORWARD)
         else:
             self._forward_ends()
 
     def backward_begins(self) -> None:
         """The loop calls `accelerator.backward`."""
         if self._plain is not None and not self._forward_in_eval_mode and get_ident() == self.thread:
-            self.clock.enter(Phase.BACKWARD)
+            self.clock.enter(_BACKWARD)
         else:
             self._backward_begins()
 
@@ -193,7 +195,7 @@ class StepTracker:
         """`accelerator.backward` has returned, or raised."""
         role = self._plain
         if role is not None and get_ident() == self.thread:
-            self.clock.leave(Phase.BACKWARD)
+            self.clock.leave(_BACKWARD)
             if role.fresh:
                 role.fresh = False
                 self._steps.micro_batch(*role.size)
@@ -203,8 +205,8 @@ class StepTracker:
     def optimizer_begins(self, optimizer: Any, args: Any = None, kwargs: Any = None) -> None:
         """A prepared optimizer begins to step."""
         if self._plain is not None and get_ident() == self.thread:
-            self._inside = Phase.OPTIMIZER
-            self.clock.enter(Phase.OPTIMIZER)
+            self._inside = _OPTIMIZER
+            self.clock.enter(_OPTIMIZER)
         else:
             self._optimizer_begins(optimizer)
 
@@ -212,7 +214,7 @@ class StepTracker:
         """A prepared optimizer has stepped, or its scaler skipped the update."""
         if self._plain is not None and get_ident() == self.thread:
             self._inside = None
-            self.clock.leave(Phase.OPTIMIZER)
+            self.clock.leave(_OPTIMIZER)
             self._stepped.add(id(optimizer))
             self._steps.optimizer_step()
         else:
