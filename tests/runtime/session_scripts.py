@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from traceml_core.history.database import HistoryUnreadableError
 from traceml_core.history.reader import HistoryReader
 from traceml_core.reporting.summary import FinalSummary, decode_summary
 
@@ -86,9 +87,11 @@ def summary_in(path: Path) -> FinalSummary:
 
 def steps_in(path: Path) -> int:
     """How many steps a run folder's history holds; none where there is no history yet."""
-    if not (path / "telemetry.sqlite").exists():
+    try:
+        history = HistoryReader(path / "telemetry.sqlite")
+    except (OSError, HistoryUnreadableError):
         return 0
-    return int((HistoryReader(path / "telemetry.sqlite").columns("step_time", ["step"])["step"] > 0).sum())
+    return int((history.columns("step_time", ["step"])["step"] > 0).sum())
 
 
 def aggregators_of(folder: Path) -> list[psutil.Process]:

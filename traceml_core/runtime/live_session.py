@@ -29,8 +29,8 @@ from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import Finish, RunError, RunStatus, Verdict
 
 REPORT_WAIT_S = 1.5
-REPORT_LIMIT_S = 4.0
-CLOSE_LIMIT_S = 5.0
+REPORT_LIMIT_S = 4.5
+CLOSE_LIMIT_S = 4.9
 MESSAGE_LIMIT = 2_000
 logger = get_error_logger("Session")
 
@@ -137,13 +137,14 @@ class LiveSession(Session):
             self.stop(until_s - time.monotonic())
 
     def stop(self, timeout_s: float = CLOSE_LIMIT_S) -> None:
-        """Stop what this session started, without a word."""
+        """Stop what this session started, without a word, within `timeout_s`."""
         self._closed = True
         self._guard.disarm()
+        until_s = time.monotonic() + timeout_s
         if self._runtime is not None:
-            self._runtime.stop(timeout_s / 2)
+            self._runtime.stop(timeout_s)
         if self._aggregator is not None:
-            self._aggregator.stop(timeout_s / 2)
+            self._aggregator.stop(max(until_s - time.monotonic(), 0.0))
         close_error_log()
 
     def _start_aggregator(self) -> None:

@@ -18,7 +18,7 @@ from traceml_core.transport.keys import Ticket
 
 TICK_S = 0.1
 CLOSING_TICK_MS = 10
-LINGER_MS = 500
+LINGER_MS = 200
 CLOCK = time.monotonic
 logger = get_error_logger("Sender")
 

@@ -1,0 +1,340 @@
+"""A session as an adapter uses it: opened, measured, finished, closed; and what happens where something cannot."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import signal
+import tempfile
+import time
+
+import psutil
+import pytest
+from session_scripts import LIMIT_S, steps_in, summary_in, wait_for
+
+from traceml_core.core.phases import Phase
+from traceml_core.core.settings import resolve_settings
+from traceml_core.runtime import lifecycle, live_session, rendezvous, spawn
+from traceml_core.runtime.session import Session, open_session
+from traceml_core.telemetry.facts import LoaderFacts, RunFacts
+
+FACTS = RunFacts(framework="manual", device="cpu")
+
+
+@pytest.fixture
+def open_run(tmp_path, monkeypatch):
+    """Opens sessions in `tmp_path/runs`, as a process's first; closes them in the end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(live_session, "_LIVED", [])
+    opened: list[Session] = []
+
+    def opener(facts: RunFacts = FACTS, identity=None, store=None, **settings):
+        resolved = resolve_settings({}, **{"runs_dir": "runs", "name": "test", **settings})
+        opened.append(open_session(resolved, facts, identity, store=store))
+        return opened[-1]
+
+    yield opener
+    for session in reversed(opened):
+        session.close()
+
+
+def train(session: Session, steps: int) -> None:
+    session.clock.leave(Phase.STARTUP)
+    for _ in range(steps):
+        session.steps.fetch()
+        session.clock.enter(Phase.FORWARD)
+        time.sleep(0.001)
+        session.clock.leave(Phase.FORWARD)
+        session.steps.micro_batch(4)
+        session.steps.optimizer_step()
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def aggregator_of(session: Session) -> psutil.Process:
+    return psutil.Process(session._aggregator.pid)
+
+
+def test_a_run_ends_with_a_verdict_a_card_and_its_files(open_run, capfd):
+    session = open_run()
+    aggregator = aggregator_of(session)
+    train(session, 50)
+    verdict = session.finish()
+    session.close()
+    assert verdict is not None and verdict.metrics["traceml/forward_ms"] > 0
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert lines(err)[0] == f"TraceML: recording to runs/{session.folder.name}"
+    assert "Where the time went" in err
+    summary = summary_in(session.folder)
+    assert (summary.run.status, summary.run.steps, summary.telemetry.rows_lost) == ("completed", 50, 0)
+    assert summary.telemetry.failures == {} and summary.telemetry.overhead_us_per_step > 0
+    assert {"manifest.json", "telemetry.sqlite", "final_summary.json", "final_summary.txt"} <= set(
+        os.listdir(session.folder)
+    )
+    aggregator.wait(LIMIT_S)
+    assert not [thread for thread in map(str, psutil.Process().threads()) if "traceml" in thread]
+
+
+def test_finish_and_close_count_once(open_run, capfd):
+    session = open_run()
+    train(session, 3)
+    assert session.finish("failed", ValueError("first")) == session.finish("completed")
+    session.close("completed")
+    session.close("failed")
+    assert summary_in(session.folder).run.error.message == "first"
+    assert capfd.readouterr().err.count("Where the time went") == 1
+
+
+def test_an_error_is_recorded_where_it_happened_or_by_its_type_alone(open_run):
+    for record_errors, message in ((True, "boom"), (False, None)):
+        session = open_run(record_errors=record_errors)
+        session.steps.start_at(100)
+        train(session, 3)
+        session.close("failed", RuntimeError("boom"))
+        run = summary_in(session.folder).run
+        assert (run.status, run.error.type, run.error.message) == ("failed", "RuntimeError", message)
+        # The third step is still open when the error comes, and its optimizer has stepped.
+        assert (run.error.step, run.error.global_step) == (3, 103)
+
+
+def test_what_is_described_late_is_in_the_report_as_plain_values(open_run):
+    class Version(str):
+        pass
+
+    session = open_run(RunFacts(framework="manual", device="cpu", versions={"torch": Version("2.13")}))
+    train(session, 2)
+    session.describe(batch_size=8, loader=LoaderFacts(num_workers=2))
+    session.describe(no_such_fact=1, precision="bf16")
+    session.close()
+    run = summary_in(session.folder).run
+    assert (run.versions, run.batch_size, run.loader.num_workers) == ({"torch": "2.13"}, 8, 2)
+
+
+def test_a_session_that_is_off_measures_and_leaves_nothing_behind(open_run, tmp_path, capfd):
+    session = open_run(enabled=False)
+    train(session, 3)
+    session.describe(batch_size=1)
+    assert (session.enabled, session.finish(), session.live_verdict()) == (False, None, None)
+    session.close()
+    assert session.steps.steps_done == 2 and not session.steps.queue
+    assert capfd.readouterr() == ("", "") and not list(tmp_path.iterdir())
+
+
+def test_report_off_prints_nothing_and_writes_everything(open_run, capfd):
+    session = open_run(report="off")
+    train(session, 3)
+    session.close()
+    assert capfd.readouterr() == ("", "")
+    assert summary_in(session.folder).run.steps == 3
+
+
+def test_further_runs_of_a_process_print_one_line_at_the_end(open_run, capfd):
+    open_run().close()
+    capfd.readouterr()
+    session = open_run()
+    train(session, 3)
+    session.close()
+    said = lines(capfd.readouterr().err)
+    assert len(said) == 2 and said[1].endswith(str(session.folder))
+
+
+def test_a_second_session_joins_the_first_and_leaves_it_running(open_run, tmp_path):
+    first = open_run()
+    second = open_run()
+    train(second, 4)
+    assert second.finish("failed") is None
+    second.close("failed")
+    train(first, 4)
+    first.close()
+    assert len(list((tmp_path / "runs").glob("2*"))) == 1
+    assert (summary_in(first.folder).run.status, summary_in(first.folder).run.steps) == ("completed", 8)
+
+
+def test_a_copy_of_a_session_is_off(open_run):
+    session = open_run()
+    for copied in (copy.deepcopy(session), pickle.loads(pickle.dumps(session))):
+        assert type(copied) is Session and not copied.enabled
+        copied.close()
+    train(session, 2)
+    session.close()
+    assert summary_in(session.folder).run.steps == 2
+
+
+def test_what_must_be_undone_is_undone_before_the_run_ends(open_run):
+    session = open_run()
+    ended: list[int] = []
+    session.on_end = lambda: ended.append(session.steps.steps_done)
+    train(session, 3)
+    session.finish()
+    session.close()
+    assert ended == [2]
+
+
+def test_a_killed_aggregator_is_started_again_and_nothing_is_lost(open_run, capfd):
+    session = open_run()
+    train(session, 100)
+    wait_for(lambda: steps_in(session.folder))
+    for _ in range(2):
+        killed = aggregator_of(session)
+        killed.kill()
+        wait_for(lambda killed=killed: aggregator_of(session).pid != killed.pid)
+        train(session, 100)
+    assert session.finish() is not None
+    session.close()
+    summary = summary_in(session.folder)
+    assert (summary.run.steps, summary.telemetry.rows_lost, summary.run.status) == (300, 0, "completed")
+    assert steps_in(session.folder) == 300
+    assert "TraceML:" in lines(capfd.readouterr().err)[0]
+
+
+def test_an_aggregator_that_dies_while_the_report_is_asked_for_is_started_again(open_run, monkeypatch):
+    session = open_run()
+    train(session, 20)
+    wait_for(lambda: steps_in(session.folder))
+    aggregator = aggregator_of(session)
+    aggregator.suspend()
+    train(session, 20)
+    real_finish = session._runtime.finish
+
+    def finish_then_kill(message):
+        real_finish(message)
+        aggregator.kill()
+
+    monkeypatch.setattr(session._runtime, "finish", finish_then_kill)
+    assert session.finish() is not None
+    session.close()
+    assert (summary_in(session.folder).run.steps, summary_in(session.folder).run.status) == (40, "completed")
+
+
+def test_an_aggregator_that_hangs_holds_up_the_end_for_less_than_five_seconds(open_run, capfd):
+    session = open_run()
+    train(session, 5)
+    wait_for(lambda: steps_in(session.folder))
+    aggregator = aggregator_of(session)
+    aggregator.suspend()
+    began = time.monotonic()
+    session.close()
+    assert time.monotonic() - began < 5.0
+    said = lines(capfd.readouterr().err)
+    assert f"`traceml report runs/{session.folder.name}` makes it" in said[-1] and len(said) == 3
+    os.kill(aggregator.pid, signal.SIGCONT)
+    wait_for(lambda: aggregator.status() == psutil.STATUS_ZOMBIE)
+    assert summary_in(session.folder).run.steps == 5
+
+
+def test_an_aggregator_that_cannot_run_is_one_line_and_training_goes_on(open_run, monkeypatch, capfd):
+    monkeypatch.setattr(spawn, "CODE", "raise SystemExit('broken')")
+    session = open_run(report="off")
+    wait_for(lambda: session._aggregator.has_given_up)
+    train(session, 5)
+    began = time.monotonic()
+    assert session.finish() is None
+    session.close()
+    assert time.monotonic() - began < 1.0
+    (said,) = lines(capfd.readouterr().err)
+    assert said.startswith("TraceML: its recording process ended 6 times") and "errors.log" in said
+
+
+def test_an_interpreter_that_is_not_there_is_one_line_and_training_goes_on(open_run, monkeypatch, capfd):
+    monkeypatch.setattr(spawn.sys, "executable", "/no/such/python")
+    session = open_run()
+    train(session, 5)
+    session.close()
+    (said,) = lines(capfd.readouterr().err)
+    assert said == (
+        "TraceML: nothing is recorded: its recording process cannot be started (No such file or directory)"
+    )
+    assert not session.enabled
+
+
+def test_a_port_that_is_taken_is_one_line_and_training_goes_on(open_run, capfd):
+    with lifecycle.open_listener() as taken:
+        port = taken.getsockname()[1]
+        assert not open_run(port=port).enabled
+    (said,) = lines(capfd.readouterr().err)
+    assert said == f"TraceML: nothing is recorded: port {port} cannot be had (Address already in use)"
+
+
+def test_a_thread_that_cannot_be_started_is_one_line_and_leaves_nobody_behind(open_run, monkeypatch, capfd):
+    started = []
+    real_start = live_session.start_aggregator
+    monkeypatch.setattr(
+        live_session, "start_aggregator", lambda *a, **o: started.append(real_start(*a, **o)) or started[0]
+    )
+
+    def no_thread(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(lifecycle.Sender, "start", no_thread)
+    assert not open_run(report="off").enabled
+    assert lines(capfd.readouterr().err) == ["TraceML: nothing is recorded: RuntimeError: can't start new thread"]
+    assert not started[0]._process.is_running()
+
+
+def test_a_folder_that_cannot_be_written_is_said_once_and_recorded_elsewhere(open_run, tmp_path, monkeypatch, capfd):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    session = open_run(runs_dir="file/runs")
+    train(session, 5)
+    session.close()
+    err = capfd.readouterr().err
+    assert "cannot be written" in lines(err)[0] and str(session.folder) in lines(err)[0]
+    assert err.count("cannot be written") == 1 and "Where the time went" in err
+    assert summary_in(session.folder).run.steps == 5
+
+
+def test_where_nothing_can_be_written_one_line_says_so_and_training_goes_on(open_run, monkeypatch, capfd):
+    monkeypatch.setattr(live_session, "create_run_folder", lambda settings: None)
+    session = open_run()
+    train(session, 5)
+    session.close()
+    (said,) = lines(capfd.readouterr().err)
+    assert said == "TraceML: nothing is recorded: neither the run folder nor the temporary folder can be written"
+
+
+class FakeStore(dict):
+    def check(self, keys):
+        return all(key in self for key in keys)
+
+    def set(self, key, value):
+        self[key] = value.encode()
+
+    def get(self, key):
+        return self[key]
+
+
+def test_a_rank_without_a_run_to_join_says_one_line_and_trains_on(open_run, monkeypatch, capfd, tmp_path):
+    monkeypatch.setattr(rendezvous, "FETCH_LIMIT_S", 0.2)
+    session = open_run(identity=live_session.RankIdentity(rank=1, world_size=2), store=FakeStore())
+    train(session, 5)
+    wait_for(lambda: session._runtime.has_ticket is False)
+    began = time.monotonic()
+    assert session.finish() is None
+    session.close()
+    assert time.monotonic() - began < 0.5
+    (said,) = lines(capfd.readouterr().err)
+    assert said.startswith("TraceML: rank 1 found no run to join")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_where_rank_0_cannot_record_it_says_so_for_all_ranks(open_run, monkeypatch, capfd):
+    store = FakeStore()
+    monkeypatch.setattr(spawn.sys, "executable", "/no/such/python")
+    monkeypatch.setattr(live_session, "_RUN_NUMBERS", iter([0, 0]))
+    open_run(store=store, identity=live_session.RankIdentity(rank=0, world_size=2))
+    other = open_run(store=store, identity=live_session.RankIdentity(rank=1, world_size=2))
+    wait_for(lambda: other._runtime.has_ticket is False)
+    other.close()
+    (said,) = lines(capfd.readouterr().err)
+    assert "recording process cannot be started" in said
+
+
+def test_opening_is_quick(open_run):
+    open_run(report="off").close()
+    began = time.thread_time()
+    open_run(report="off")
+    assert time.thread_time() - began < 0.15
