@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import typing
 import warnings
 from collections.abc import Mapping
@@ -207,3 +208,7 @@ _WARNED: set[str] = set()
 # traceml-ai reads some variables of the same names; its values mean nothing here and deserve no warning.
 _FOREIGN = {"profile": ("auto", "deep"), "mode": ("auto",)}
 _SETTINGS = {name: _setting(hint) for name, hint in typing.get_type_hints(Settings, include_extras=True).items()}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(settings_reference())
