@@ -49,11 +49,13 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1", "TRACEML_RUNS_DIR": str(folder / "runs"), **variables}
 
 
-def start_script(folder: Path, body: str, *, name: str = "train.py", cwd: Path | None = None, **variables: str):
-    """Start `body` behind the common beginning."""
+def start_script(
+    folder: Path, body: str, *, before: str = "", name: str = "train.py", cwd: Path | None = None, **variables: str
+) -> subprocess.Popen[str]:
+    """Start `before`, the common beginning, and `body` as one script."""
     script = folder / name
     script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text(LOOP + textwrap.dedent(body))
+    script.write_text(before + LOOP + textwrap.dedent(body))
     return subprocess.Popen(
         [sys.executable, str(script)],
         cwd=cwd or folder,

@@ -1,11 +1,11 @@
-"""What a rank says when: hello first, again after silence or a refusal, and everything once more to a new aggregator."""
+"""What a rank says when: hello first, again after silence or refusal, and everything once more to a new aggregator."""
 
 from __future__ import annotations
 
 import pytest
 from telemetry_factory import make_finish, make_identity, make_step_row
 
-from traceml_core.runtime.conversation import ANSWER_LIMIT_S, REFUSED_INTERVAL_S, Conversation
+from traceml_core.runtime.conversation import ANSWER_LIMIT_S, FLUSH_SILENCE_S, REFUSED_INTERVAL_S, Conversation
 from traceml_core.runtime.outbox import Outbox, sized_chunks
 from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import (
@@ -146,6 +146,18 @@ def test_the_end_is_said_after_the_last_batch_is_stored_and_over_with_its_report
     assert wire.step(after_s=1.0) == [] and not wire.rank.is_over
     wire.step(Report("card", VERDICT))
     assert wire.rank.is_over and wire.rank.report == Report("card", VERDICT)
+
+
+def test_where_batches_are_not_stored_the_end_is_said_all_the_same(wire):
+    wire.step()
+    wire.step(Welcome(1, 0))
+    wire.put(2)
+    wire.step()
+    wire.now_s += 60.0
+    wire.rank.end(make_finish())
+    assert Finish not in kinds(wire.step(Ack(1), after_s=FLUSH_SILENCE_S - 0.1))
+    assert Finish not in kinds(wire.step(after_s=FLUSH_SILENCE_S - 0.1))
+    assert Finish in kinds(wire.step(after_s=0.2))
 
 
 def test_the_end_is_said_again_to_a_new_aggregator_and_after_silence(wire):

@@ -114,7 +114,7 @@ def test_there_is_room_again_once_batches_are_stored():
 
 def test_many_rows_are_split_into_messages_that_fit():
     outbox, receiver = Outbox(0, 1), Receiver()
-    put(outbox, *(make_step_row(step) for step in range(10_000)), *(TextRow("x" * 2_000) for _ in range(2_000)))
+    put(outbox, *[make_step_row()] * 10_000, *[TextRow("x" * 2_000)] * 2_000)
     drain(outbox, receiver)
     assert receiver.rows == 12_000
     sizes = [len(msgspec.msgpack.encode(batch)) for batch in receiver.batches]
@@ -142,7 +142,7 @@ def test_what_cannot_be_encoded_is_an_error_before_anything_is_numbered():
 
 
 def test_chunks_hold_a_bounded_number_of_rows():
-    chunks = sized_chunks([make_step_row(step) for step in range(2 * ROWS_PER_CHUNK + 1)])
+    chunks = sized_chunks([make_step_row()] * (2 * ROWS_PER_CHUNK + 1))
     assert [chunk.rows for chunk in chunks] == [ROWS_PER_CHUNK, ROWS_PER_CHUNK, 1]
 
 

@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import tempfile
+import threading
 import time
 
 import psutil
@@ -72,11 +73,10 @@ def test_a_run_ends_with_a_verdict_a_card_and_its_files(open_run, capfd):
     summary = summary_in(session.folder)
     assert (summary.run.status, summary.run.steps, summary.telemetry.rows_lost) == ("completed", 50, 0)
     assert summary.telemetry.failures == {} and summary.telemetry.overhead_us_per_step > 0
-    assert {"manifest.json", "telemetry.sqlite", "final_summary.json", "final_summary.txt"} <= set(
-        os.listdir(session.folder)
-    )
+    left = {path.name for path in session.folder.iterdir()}
+    assert {"manifest.json", "telemetry.sqlite", "final_summary.json", "final_summary.txt"} <= left
     aggregator.wait(LIMIT_S)
-    assert not [thread for thread in map(str, psutil.Process().threads()) if "traceml" in thread]
+    assert not [thread for thread in threading.enumerate() if "traceml" in thread.name]
 
 
 def test_finish_and_close_count_once(open_run, capfd):
@@ -245,9 +245,7 @@ def test_an_interpreter_that_is_not_there_is_one_line_and_training_goes_on(open_
     train(session, 5)
     session.close()
     (said,) = lines(capfd.readouterr().err)
-    assert said == (
-        "TraceML: nothing is recorded: its recording process cannot be started (No such file or directory)"
-    )
+    assert said == ("TraceML: nothing is recorded: its recording process cannot be started (No such file or directory)")
     assert not session.enabled
 
 

@@ -30,6 +30,7 @@ from traceml_core.telemetry.messages import (
 
 ANSWER_LIMIT_S = 2.0
 REFUSED_INTERVAL_S = 0.25
+FLUSH_SILENCE_S = 1.0
 
 
 class Client(Protocol):
@@ -67,6 +68,7 @@ class Conversation:
         self._facts: RunFacts | None = None
         self._told_facts: RunFacts | None = None
         self._finish: Finish | None = None
+        self._ends_since_s = 0.0
         self._told_finish = False
 
     def describe(self, facts: RunFacts) -> None:
@@ -74,8 +76,13 @@ class Conversation:
         self._facts = facts
 
     def end(self, finish: Finish) -> None:
-        """Say this once all batches are stored. `is_over` tells that it was heard, and its report is here."""
+        """Say this once all batches are stored. `is_over` tells that it was heard, and its report is here.
+
+        Where batches are not stored for a second (the disk is full), it is said all the same: the report is of what
+        there is.
+        """
         self._finish = finish
+        self._ends_since_s = self._now()
 
     def exchange(self, wait_ms: int = 0) -> None:
         """Hear everything there is to hear, waiting `wait_ms` for it, then say what is to be said now."""
@@ -135,7 +142,12 @@ class Conversation:
         if facts is not None and facts is not self._told_facts and self._client.send(Describe(facts)):
             self._told_facts = facts
         self._outbox.send(self._client.send)
-        if self._finish is not None and not self._told_finish and not len(self._outbox):
+        if self._finish is not None and not self._told_finish and self._has_flushed():
             self._told_finish = self._client.send(self._finish)
             if not self._finish.report:
                 self._client.send(self._hello)
+
+    def _has_flushed(self) -> bool:
+        """Whether all batches are stored, or that is hopeless."""
+        silent_s = self._now() - max(self._heard_s, self._ends_since_s)
+        return not len(self._outbox) or silent_s > FLUSH_SILENCE_S

@@ -153,6 +153,11 @@ class RuntimeHandle:
         return self._sender.has_ticket
 
     @property
+    def rows_unstored(self) -> int:
+        """Rows that were measured and are not stored. After `finish` was answered, they are lost."""
+        return self._sender.rows_unstored
+
+    @property
     def cpu_ns(self) -> int:
         """CPU nanoseconds that the sender thread has used."""
         return self._sender.cpu_ns

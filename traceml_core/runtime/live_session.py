@@ -196,12 +196,15 @@ class LiveSession(Session):
     def _print_card(self) -> None:
         if self._aggregator is None or self._runtime is None or self._folder is None:
             return
-        report = self._runtime.report
+        report, folder = self._runtime.report, shown(self._folder.path)
         if report is not None:
             if report.card:
                 show(report.card)
+            if self._runtime.rows_unstored:
+                lost = self._runtime.rows_unstored
+                say(f"{lost} rows could not be stored and are missing above; {folder}/errors.log says why")
         elif not self._aggregator.has_given_up:  # else it has been said
-            say(f"no report was made in time; `traceml report {shown(self._folder.path)}` makes it")
+            say(f"no report was made in time; `traceml report {folder}` makes it")
 
     def _left_open(self, error: BaseException | None) -> None:
         if error is None:

@@ -27,6 +27,14 @@ class SizedChunk(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
+class _Waiting(msgspec.Struct, frozen=True):
+    """A batch that is not acknowledged, and how many rows and bytes it is."""
+
+    batch: Batch
+    rows: int
+    size_bytes: int
+
+
 class Outbox:
     """Numbered batches from the first one that is not acknowledged on. At most 16 of them are under way."""
 
@@ -38,7 +46,7 @@ class Outbox:
         self._limit_bytes = limit_bytes
         self._bytes = 0
         self._seq = 0
-        self._batches: deque[tuple[Batch, int]] = deque()
+        self._batches: deque[_Waiting] = deque()
         self._in_flight = 0
 
     def put(self, chunks: Sequence[SizedChunk], elapsed_ns: int, rows_dropped: int, failures: dict[str, int]) -> None:
@@ -67,19 +75,20 @@ class Outbox:
                 [part.chunk for part in group],
             )
             self._seq += 1
-            self._batches.append((batch, sum(part.size_bytes for part in group)))
+            size = sum(part.size_bytes for part in group)
+            self._batches.append(_Waiting(batch, sum(part.rows for part in group), size))
 
     def send(self, send: Callable[[Batch], bool]) -> None:
         """Hand batches to `send` until it takes no more or 16 are under way."""
-        for batch, _ in list(islice(self._batches, self._in_flight, IN_FLIGHT_LIMIT)):
-            if not send(batch):
+        for waiting in list(islice(self._batches, self._in_flight, IN_FLIGHT_LIMIT)):
+            if not send(waiting.batch):
                 return
             self._in_flight += 1
 
     def acknowledge(self, seq: int) -> None:
         """Everything up to `seq` is stored."""
-        while self._batches and self._batches[0][0].seq <= seq:
-            self._bytes -= self._batches.popleft()[1]
+        while self._batches and self._batches[0].batch.seq <= seq:
+            self._bytes -= self._batches.popleft().size_bytes
             self._in_flight = max(self._in_flight - 1, 0)
 
     def rewind(self) -> None:
@@ -90,6 +99,11 @@ class Outbox:
     def waits(self) -> bool:
         """Whether batches are under way that nobody has acknowledged."""
         return self._in_flight > 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows are not stored yet."""
+        return sum(waiting.rows for waiting in list(self._batches))
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -88,6 +88,11 @@ class Sender:
         """The aggregator's answer to `finish`, once it is there."""
         return None if self._conversation is None else self._conversation.report
 
+    @property
+    def rows_unstored(self) -> int:
+        """Rows that the aggregator has not stored yet. Once the thread has ended, they are lost."""
+        return self._outbox.rows
+
     def start(self) -> None:
         """Begin.
 
