@@ -10,10 +10,11 @@ from typing import Any
 
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import Settings
+from traceml_core.instrumentation.loader_facts import loader_facts
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.session import open_session
 from traceml_core.sdk.run_ending import status_of
-from traceml_hf.accelerate_facts import copies_out_of_sight, facts_of, identity_of, loader_facts_of, store_of
+from traceml_hf.accelerate_facts import copies_out_of_sight, facts_of, identity_of, store_of
 from traceml_hf.accelerate_loaders import install, remove
 from traceml_hf.accelerate_steps import LoaderRole, StepTracker
 from traceml_hf.accelerate_trackers import log_verdict
@@ -98,7 +99,10 @@ class Attachment:
             self._replace(accelerator, name, self._preparing_call)
         for name, phase in PHASE_OF_METHOD.items():
             self._replace(accelerator, name, functools.partial(self._phase_call, phase))
-        self._replace(accelerator, "backward", self._backward_call)
+        engine_steps = accelerator.distributed_type.name in ("DEEPSPEED", "MEGATRON_LM")
+        self._replace(
+            accelerator, "backward", self._engine_backward_call if engine_steps else self._tracker.backward_call
+        )
         self._replace(accelerator, "end_training", self._end_training_call)
         if accelerator.scaler is not None:
             self._replace(accelerator.scaler, "step", self._scaler_step_call)
@@ -149,18 +153,15 @@ class Attachment:
 
         return call
 
-    def _backward_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        tracker = self._tracker
-        engine_steps = self.accelerator.distributed_type.name in ("DEEPSPEED", "MEGATRON_LM")
+    def _engine_backward_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """DeepSpeed and Megatron-LM step inside `backward`, at the last micro-batch of a window."""
+        backward = self._tracker.backward_call(original)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            tracker.backward_begins()
-            try:
-                return original(*args, **kwargs)
-            finally:
-                tracker.backward_ends()
-                if engine_steps and self.accelerator.sync_gradients:
-                    tracker.optimizer_ends(self.accelerator)
+            result = backward(*args, **kwargs)
+            if self.accelerator.sync_gradients:
+                self._tracker.optimizer_ends(self.accelerator)
+            return result
 
         return call
 
@@ -240,8 +241,7 @@ class Attachment:
     def _describe_loader(self, role: LoaderRole) -> None:
         for loader, known in self._loaders:
             if known is role:
-                batch_size, loader_facts = loader_facts_of(loader)
-                self._session.describe(batch_size=batch_size, loader=loader_facts)
+                self._session.describe(**loader_facts(loader))
 
     def _describe_unmeasured(self, key: str) -> None:
         if key not in self._unmeasured:

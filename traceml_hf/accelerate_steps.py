@@ -184,23 +184,28 @@ class StepTracker:
         else:
             self._forward_ends()
 
-    def backward_begins(self) -> None:
-        """The loop calls `accelerator.backward`."""
-        if self._plain is not None and not self._forward_in_eval_mode and get_ident() == self.thread:
-            self.clock.enter(_BACKWARD)
-        else:
-            self._backward_begins()
+    def backward_call(self, backward: Callable[..., Any]) -> Callable[..., Any]:
+        """`accelerator.backward`, followed."""
 
-    def backward_ends(self) -> None:
-        """`accelerator.backward` has returned, or raised."""
-        role = self._plain
-        if role is not None and get_ident() == self.thread:
-            self.clock.leave(_BACKWARD)
-            if role.fresh:
-                role.fresh = False
-                self._steps.micro_batch(*role.size)
-        else:
-            self._backward_ends()
+        def call(*args: Any, **kwargs: Any) -> Any:
+            role = self._plain
+            plain = role is not None and not self._forward_in_eval_mode and get_ident() == self.thread
+            if plain:
+                self.clock.enter(_BACKWARD)
+            else:
+                self._backward_begins()
+            try:
+                return backward(*args, **kwargs)
+            finally:
+                if plain and role is not None and role is self._plain:
+                    self.clock.leave(_BACKWARD)
+                    if role.fresh:
+                        role.fresh = False
+                        self._steps.micro_batch(*role.size)
+                else:
+                    self._backward_ends()
+
+        return call
 
     def optimizer_begins(self, optimizer: Any, args: Any = None, kwargs: Any = None) -> None:
         """A prepared optimizer begins to step."""
