@@ -8,7 +8,7 @@ from typing import Any
 
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.phases import Phase
-from traceml_core.telemetry.facts import LoaderFacts, RunFacts
+from traceml_core.telemetry.facts import RunFacts
 
 _UNMEASURED = {
     "DEEPSPEED": (Phase.BACKWARD, Phase.GRAD_SYNC, Phase.OPTIMIZER),
@@ -67,18 +67,6 @@ def unmeasured_of(accelerator: Any) -> tuple[str, ...]:
     if not phases and accelerator.num_processes > 1:
         phases = (Phase.GRAD_SYNC,)
     return tuple(phase.key for phase in phases)
-
-
-def loader_facts_of(loader: Any) -> tuple[int | None, LoaderFacts]:
-    """The batch size per process of a prepared loader, and how it was built."""
-    batch_size = getattr(loader, "batch_size", None)
-    if batch_size is None:
-        batch_size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
-    return batch_size, LoaderFacts(
-        num_workers=getattr(loader, "num_workers", None),
-        prefetch_factor=getattr(loader, "prefetch_factor", None),
-        persistent_workers=getattr(loader, "persistent_workers", None),
-    )
 
 
 def copies_out_of_sight(accelerator: Any, loader: Any) -> bool:

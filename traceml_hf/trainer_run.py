@@ -12,9 +12,10 @@ import msgspec
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import Settings
 from traceml_core.instrumentation.gradient_arrival import GradientArrival
+from traceml_core.instrumentation.loader_facts import loader_facts
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.session import open_session
-from traceml_core.telemetry.facts import LoaderFacts, RunFacts
+from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import RunError, Verdict
 from traceml_hf.accelerate_facts import facts_of, identity_of, store_of
 from traceml_hf.accelerate_loaders import install, remove
@@ -136,7 +137,7 @@ class TrainerRun:
         if role is not None:
             self._loop.has_proxy = True
             self._undo.append(lambda: remove(loader))
-        self._describe_loader(loader)
+        self._session.describe(loader=loader_facts(loader)["loader"])
         if trainer.args.world_size > 1:
             self._arrival = GradientArrival.attach(trainer.model)
             if self._arrival is None:
@@ -153,15 +154,6 @@ class TrainerRun:
             model.register_forward_hook(self._loop.forward_ends),
         ):
             self._undo.append(handle.remove)
-
-    def _describe_loader(self, loader: Any) -> None:
-        self._session.describe(
-            loader=LoaderFacts(
-                num_workers=getattr(loader, "num_workers", None),
-                prefetch_factor=getattr(loader, "prefetch_factor", None),
-                persistent_workers=getattr(loader, "persistent_workers", None),
-            )
-        )
 
     def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         """Put `make(method)` on an instance, until the run ends; one that somebody else put there is kept inside."""

@@ -12,9 +12,10 @@ from traceml_core.core.identity import RankIdentity
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import Settings
 from traceml_core.instrumentation.gradient_arrival import GradientArrival
+from traceml_core.instrumentation.loader_facts import loader_facts
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.session import open_session
-from traceml_core.telemetry.facts import LoaderFacts, RunFacts
+from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import RunStatus, Verdict
 from traceml_lightning.actions import ActionTable, training_loaders
 from traceml_lightning.phase_profiler import make_phase_profiler
@@ -67,14 +68,7 @@ class TrainingRun:
             self.steps.start_at(self._trainer.global_step)
             loader = next(iter(training_loaders(self._trainer)), None)
             if loader is not None:
-                self._session.describe(
-                    batch_size=getattr(loader, "batch_size", None),
-                    loader=LoaderFacts(
-                        num_workers=getattr(loader, "num_workers", None),
-                        prefetch_factor=getattr(loader, "prefetch_factor", None),
-                        persistent_workers=getattr(loader, "persistent_workers", None),
-                    ),
-                )
+                self._session.describe(**loader_facts(loader))
             if self._trainer.world_size > 1:
                 self._arrival = GradientArrival.attach(self._trainer.model)
                 if self._arrival is None:

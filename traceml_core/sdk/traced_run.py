@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from traceml_core.core.phases import STEP_PHASES, Phase
 from traceml_core.core.settings import Settings, resolve_settings
+from traceml_core.instrumentation.loader_facts import loader_facts
 from traceml_core.runtime.session import Session, open_session
 from traceml_core.sdk.run_ending import status_of
 from traceml_core.sdk.traced_batches import LoopState, TracedBatches
-from traceml_core.telemetry.facts import LoaderFacts, RunFacts
+from traceml_core.telemetry.facts import RunFacts
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -85,14 +86,7 @@ class TracedRun:
         session = self._session
         if session.clock.owner <= Phase.STARTUP:
             self._measured(Phase.INPUT_WAIT)
-            session.describe(
-                batch_size=getattr(loader, "batch_size", None),
-                loader=LoaderFacts(
-                    num_workers=getattr(loader, "num_workers", None),
-                    prefetch_factor=getattr(loader, "prefetch_factor", None),
-                    persistent_workers=getattr(loader, "persistent_workers", None),
-                ),
-            )
+            session.describe(**loader_facts(loader))
         return TracedBatches(loader, session.clock, session.steps, self._loop)
 
     def step(self) -> StepMark:
