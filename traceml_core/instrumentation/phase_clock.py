@@ -20,6 +20,7 @@ class PhaseClock:
     """
 
     __slots__ = (
+        "_booked",
         "_boundary",
         "_claims",
         "_mark",
@@ -30,12 +31,13 @@ class PhaseClock:
         "_spent",
         "boundaries",
         "slots",
+        "started_ns",
     )
 
     def __init__(self, now: Callable[[], int] = perf_counter_ns, started_ns: int | None = None) -> None:
         """Start the clock in `startup`, at `started_ns` of the clock `now` (default: this moment)."""
         self._now = now
-        self._mark = now() if started_ns is None else started_ns
+        self.started_ns = self._mark = now() if started_ns is None else started_ns
         self.boundaries = 0
         self.slots: list[tuple[Phase, str | None]] = [(phase, None) for phase in Phase]
         self._slot_of: dict[tuple[Phase, str], int] = {}
@@ -44,6 +46,7 @@ class PhaseClock:
         self._owners: list[int] = [Phase.UNATTRIBUTED, Phase.STARTUP]
         self._owner: int = Phase.STARTUP
         self._boundary: Callable[[int], None] | None = None
+        self._booked: Callable[[int, int | None], None] | None = None
 
     @property
     def owner(self) -> Phase:
@@ -61,9 +64,20 @@ class PhaseClock:
             self._spent.append(0)
         return found
 
-    def on_boundary(self, listener: Callable[[int], None] | None) -> None:
-        """Call `listener(slot)` whenever another slot begins to own the time: the seam for device events."""
-        self._boundary = listener
+    def on_boundary(
+        self, listener: Callable[[int], None] | None, booked: Callable[[int, int | None], None] | None = None
+    ) -> None:
+        """Call `listener(slot)` whenever another slot begins to own the time: the seam for an accelerator.
+
+        `booked(slot, since_ns)` is called when `book` gave the last stretch to a slot: all of it where `since_ns` is
+        null. Listeners come on top of each other and must not raise; a null `listener` takes all of them away.
+        """
+        if listener is None:
+            self._boundary = self._booked = None
+            return
+        earlier = self._boundary
+        self._boundary = listener if earlier is None else _both(earlier, listener)
+        self._booked = booked or self._booked
 
     def enter(self, slot: int) -> None:
         """`slot` owns the time from now on, until it is left."""
@@ -105,16 +119,26 @@ class PhaseClock:
     def book(self, slot: int, since_ns: int | None = None) -> None:
         """Give `slot` the time since the last boundary, or since `since_ns` where that is later.
 
-        For what a framework tells only afterwards: a save that has just ended, the gradients' arrival.
+        For what a framework tells only afterwards: a save that has just ended, the gradients' arrival. Inside an
+        around-step phase an in-step phase is given nothing.
         """
         now = self._now()
         mark = self._mark
+        spent = self._spent
+        self._mark = now
+        owner = self._owner
+        if slot <= 6 < owner:  # Phase.UNATTRIBUTED, as in `enter`
+            spent[owner] += now - mark
+            return
         if since_ns is not None and since_ns > mark:
             since_ns = min(since_ns, now)
-            self._spent[self._owner] += since_ns - mark
+            spent[owner] += since_ns - mark
             mark = since_ns
-        self._spent[slot] += now - mark
-        self._mark = now
+        else:
+            since_ns = None
+        spent[slot] += now - mark
+        if self._booked is not None:
+            self._booked(slot, since_ns)
 
     def unwind(self) -> None:
         """Drop whatever is on the stack: after an exception, or where a loop begins or ends."""
@@ -136,3 +160,11 @@ class PhaseClock:
         self._mark = now
         self._spent = [0] * len(spent)
         return now, spent
+
+
+def _both(first: Callable[[int], None], second: Callable[[int], None]) -> Callable[[int], None]:
+    def boundary(slot: int) -> None:
+        first(slot)
+        second(slot)
+
+    return boundary

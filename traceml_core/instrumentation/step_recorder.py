@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,9 @@ QUEUE_LIMIT = 20_000
 class StepRecord(msgspec.Struct, frozen=True, gc=False):
     """One step, or (`step` null) the time before the first and after the last one.
 
-    `spent_ns` holds host nanoseconds per slot of the clock, `device_ns` those of the device per phase where events
-    were resolved. `started_ns` is Unix time, derived once from the monotonic clock.
+    `spent_ns` holds host nanoseconds per slot of the clock; `device_ns` those of the device per phase up to
+    `UNATTRIBUTED`, null where its events were not resolved. `started_ns` is Unix time, derived once from the monotonic
+    clock.
     """
 
     step: int | None
@@ -31,7 +33,7 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False):
     micro_batches: int
     samples: int | None
     tokens: int | None
-    device_ns: list[int] | None = None
+    device_ns: list[int | None] | None = None
     memory: MemoryReading | None = None
 
 
@@ -41,6 +43,8 @@ class StepRecorder:
     A step is one batch window after which an optimizer stepped. It owns the interval from its first fetch to the next
     step's first fetch. Records wait in a bounded queue that the sender thread empties; when it is full, new ones are
     dropped and counted. Only the training thread calls the methods; any thread may read the attributes.
+
+    `gradients_arrived` is what a `GradientArrival` has to call as well where a device is timed; null elsewhere.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class StepRecorder:
         memory: StepMemory | None = None,
         queue_limit: int = QUEUE_LIMIT,
     ) -> None:
-        """Record from `started_ns` (perf_counter) on. `device` and `memory` are the seams to an accelerator."""
+        """Record from `started_ns` (by default the clock's start) on. `device` and `memory` see an accelerator."""
         self.queue: deque[StepRecord] = deque()
         self.dropped = 0
         self.steps_done = 0
@@ -61,13 +65,18 @@ class StepRecorder:
         self._device = device
         self._memory = memory
         self._queue_limit = queue_limit
-        self._began_ns = perf_counter_ns() if started_ns is None else started_ns
+        self._began_ns = clock.started_ns if started_ns is None else started_ns
         self._unix_offset_ns = time_ns() - perf_counter_ns()
         self._in_loop = False
         self._stepped = False
         self._micro_batches = 0
         self._samples = 0
         self._tokens = 0
+        self.gradients_arrived: Callable[[], None] | None = None if device is None else device.gradients_arrived
+        if device is not None:
+            clock.on_boundary(device.boundary, device.booked)
+        if memory is not None:
+            clock.on_boundary(memory.boundary)
 
     def start_at(self, step: int) -> None:
         """The framework's step counter before the first step: 0, or where a resumed run goes on."""
@@ -75,11 +84,11 @@ class StepRecorder:
 
     def fetch(self) -> None:
         """A batch is about to be fetched: close the step before it, if its optimizer has stepped."""
-        if self._stepped:
-            self._close_step()
-        elif not self._in_loop:
+        if not self._in_loop:
             self._in_loop = True
             self._close(None)
+        elif self._stepped:
+            self._close_step()
 
     def micro_batch(self, samples: int | None = None, tokens: int | None = None) -> None:
         """One forward and backward of the open step was fed by this many samples and tokens of this rank."""
@@ -90,8 +99,11 @@ class StepRecorder:
             self._tokens += tokens
 
     def optimizer_step(self) -> None:
-        """An optimizer stepped, or would have (a gradient scaler's skip). A second one changes nothing."""
-        self._stepped = True
+        """An optimizer stepped, or would have (a gradient scaler's skip).
+
+        A second one in the same window changes nothing, and neither does one that belongs to no window.
+        """
+        self._stepped = self._in_loop
 
     def finish(self) -> None:
         """The loop has ended, or the run closes: close the open step and record what lies after it."""
@@ -111,6 +123,9 @@ class StepRecorder:
 
     def _close(self, step: int | None) -> None:
         now, spent = self._clock.take()
+        memory = (
+            None if self._memory is None else self._memory.read()
+        )  # also where none is kept: the next one's baseline
         began = self._began_ns
         self._began_ns = now
         record = StepRecord(
@@ -122,7 +137,7 @@ class StepRecorder:
             self._samples or None,
             self._tokens or None,
             None,
-            self._memory.read() if self._memory is not None and step is not None else None,
+            None if step is None else memory,
         )
         self._micro_batches = self._samples = self._tokens = 0
         if self._device is None:
