@@ -10,15 +10,19 @@ import tempfile
 import threading
 import time
 
+import msgspec
 import psutil
 import pytest
 from session_scripts import LIMIT_S, steps_in, summary_in, wait_for
+from telemetry_factory import make_batch, make_hello, make_step_row
 
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import resolve_settings
 from traceml_core.runtime import lifecycle, live_session, rendezvous, spawn
 from traceml_core.runtime.session import Session, open_session
 from traceml_core.telemetry.facts import LoaderFacts, RunFacts
+from traceml_core.transport.client import TelemetryClient
+from traceml_core.transport.keys import make_keys
 
 FACTS = RunFacts(framework="manual", device="cpu")
 
@@ -292,6 +296,24 @@ def test_where_nothing_can_be_written_one_line_says_so_and_training_goes_on(open
     session.close()
     (said,) = lines(capfd.readouterr().err)
     assert said == "TraceML: nothing is recorded: neither the run folder nor the temporary folder can be written"
+
+
+def test_a_stranger_adds_nothing_to_a_run_and_is_counted(open_run):
+    session = open_run()
+    other = make_keys()
+    ticket = msgspec.structs.replace(
+        session._aggregator.ticket, client_public=other.client_public, client_secret=other.client_secret
+    )
+    stranger = TelemetryClient(ticket)
+    stranger.send(make_hello(rank=5))
+    stranger.send(make_batch(1, [make_step_row(99)], rank=5))
+    train(session, 5)
+    assert stranger.receive(1_000) is None
+    stranger.close()
+    session.close()
+    summary = summary_in(session.folder)
+    assert (summary.run.steps, steps_in(session.folder)) == (5, 5)
+    assert summary.telemetry.failures.keys() == {"refused.wrong key"}
 
 
 class FakeStore(dict):

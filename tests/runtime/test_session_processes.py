@@ -141,6 +141,27 @@ session.close()
     assert ended.stderr.count("Where the time went") == 1
 
 
+def test_a_forked_child_may_open_a_run_of_its_own(tmp_path):
+    ended = run_script(
+        tmp_path,
+        """
+session = open_run()
+train(session, 5)
+child = os.fork()
+if child == 0:
+    own = open_run()
+    train(own, 7)
+    own.close()
+    raise SystemExit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+session.close()
+""",
+    )
+    assert ended.returncode == 0, ended.stderr
+    folders = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
+    assert sorted(summary_in(folder).run.steps for folder in folders) == [5, 7]
+
+
 def test_two_runs_at_once_never_mix(tmp_path):
     body = "session = open_run(); train(session, {steps}); session.close()"
     processes = {steps: start_script(tmp_path / str(steps), body.format(steps=steps)) for steps in (40, 60)}
