@@ -12,25 +12,32 @@ class CreepPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When growth is creep. `smallest_rise_bytes` and `smallest_rise_share` must both be reached.
 
     Past `long_s` the share is `long_rise_share`: over hours a healthy process drifts by more than in seconds. The
-    thirds, pairs and jump are those of `Growth`. `suffix` is the later part of the run that is judged as well, more
-    strictly, for a leak behind an allocator's own warm-up.
+    thirds, pairs, jump, gain and significance are those of `Growth`; of pairs, more must rise where there are fewer than
+    `largest_blocks` blocks. `suffix` is the later part of the run that is judged as well, more strictly, for a leak
+    behind an allocator's own warm-up.
+
+    Set aside at the start are `settle_share` of the steps, at least `settle_steps` or `settle_s`, whichever is over
+    first, and at most `settle_largest_steps`.
     """
 
-    smallest_rise_bytes: int = 8 * 2**20
-    smallest_rise_share: float = 0.01
+    smallest_rise_bytes: int = 6 * 2**20
+    smallest_rise_share: float = 0.005
     long_rise_share: float = 0.05
     long_s: float = 600.0
     rising_pairs: float = 0.85
     smallest_third: float = 0.15
     last_third: float = 0.18
     largest_jump: float = 0.5
+    typical_gain: float = 0.5
+    significance: float = 8.0
     suffix: float = 2 / 3
     suffix_last_third: float = 0.27
 
     settle_share: float = 0.1
     settle_steps: int = 10
+    settle_s: float = 2.0
     settle_largest_steps: int = 200
-    smallest_samples: int = 15
+    smallest_samples: int = 12
     smallest_steps: int = 100
     smallest_s: float = 12.0
     largest_blocks: int = 12
@@ -58,11 +65,7 @@ def find_creep(at_s: np.ndarray, step: np.ndarray, size: np.ndarray, policy: Cre
     """
     if step.size == 0:
         return None
-    steps = step.max() - step.min()
-    settled = step.min() + min(
-        max(policy.settle_share * steps, policy.settle_steps), policy.settle_largest_steps, steps / 2
-    )
-    inside = (step >= settled) & (step < step.max())
+    inside = _settled(at_s - at_s[0], step - step[0], policy) & (step < step.max())
     at_s, step, size = at_s[inside], step[inside], size[inside]
     if step.size < policy.smallest_samples:
         return None
@@ -86,18 +89,28 @@ def find_creep(at_s: np.ndarray, step: np.ndarray, size: np.ndarray, policy: Cre
     return None
 
 
+def _settled(passed_s: np.ndarray, steps: np.ndarray, policy: CreepPolicy) -> np.ndarray:
+    share = min(policy.settle_share * float(steps.max()), policy.settle_largest_steps)
+    settled: np.ndarray = (steps >= share) & ((steps >= policy.settle_steps) | (passed_s >= policy.settle_s))
+    return settled
+
+
 def _growth(step: np.ndarray, size: np.ndarray, policy: CreepPolicy) -> Growth | None:
-    blocks = max(min(size.size // 3, policy.largest_blocks), 6)
+    # A block of a slow run must hold a step or two, or the stairs of a leak look like single jumps.
+    blocks = max(min(size.size // 3, np.unique(step).size // 2, policy.largest_blocks), 6)
     return floor_growth(step, size, blocks)
 
 
 def _creeps(growth: Growth, last_third: float, spanned_s: float, policy: CreepPolicy) -> bool:
     share = policy.smallest_rise_share if spanned_s < policy.long_s else policy.long_rise_share
+    falling_pairs = (1 - policy.rising_pairs) * (growth.blocks / policy.largest_blocks) ** 2
     return (
         growth.per_position > 0
         and growth.rise >= max(policy.smallest_rise_bytes, share * growth.first)
-        and growth.rising_pairs >= policy.rising_pairs
+        and growth.rising_pairs >= 1 - falling_pairs
         and growth.smallest_third >= policy.smallest_third
         and growth.last_third >= last_third
         and growth.largest_jump <= policy.largest_jump
+        and growth.typical_gain >= policy.typical_gain
+        and growth.significance >= policy.significance
     )

@@ -12,7 +12,12 @@ from traceml_core.diagnostics.run_shape import RunShape
 SECTION_ORDER = ("step_time", "step_memory", "process", "system")
 
 _ENDED_BY = {
-    "OutOfMemoryError": ("GPU_MEMORY_CREEP", "ALLOCATOR_RETRIES", "GPU_MEMORY_PRESSURE", "GPU_MEMORY_RESERVED_OVERHANG"),
+    "OutOfMemoryError": (
+        "GPU_MEMORY_CREEP",
+        "ALLOCATOR_RETRIES",
+        "GPU_MEMORY_PRESSURE",
+        "GPU_MEMORY_RESERVED_OVERHANG",
+    ),
     "MemoryError": ("HOST_MEMORY_CREEP", "HIGH_PROCESS_MEMORY", "HIGH_HOST_MEMORY"),
 }
 """Kinds that explain the error which ended a run, by the error's type."""

@@ -10,9 +10,11 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     """How the floor of a series rose. Shares are of the whole rise; all 0 where it did not rise.
 
     The floor at a place is the smallest value from there on: what was never given back. `per_position` is the robust
-    slope of the blocks' lows; `rising_pairs` the share of pairs of blocks of which the later is higher (0.5: chance).
-    `smallest_third` and `last_third` are the parts of the rise that fell into thirds of the series, `largest_jump`
-    the part between two neighbouring blocks.
+    slope of the blocks' lows; `rising_pairs` the share of pairs of blocks of which the later is clearly higher, by at
+    least a quarter of what an even rise gains in one block (0.5: chance). `smallest_third` and `last_third` are the parts of the rise that fell into thirds of the series, `largest_jump`
+    the part between two neighbouring blocks. `typical_gain` is the middle one of the blocks' gains, in units of their
+    mean (1: even, 0: most blocks gained nothing). `significance` is the rise in units of what the scatter of the values
+    about their trend would make of nothing.
     """
 
     samples: int
@@ -24,6 +26,8 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     smallest_third: float
     last_third: float
     largest_jump: float
+    typical_gain: float
+    significance: float
 
 
 def floor_growth(positions: np.ndarray, values: np.ndarray, blocks: int) -> Growth | None:
@@ -40,20 +44,30 @@ def floor_growth(positions: np.ndarray, values: np.ndarray, blocks: int) -> Grow
     places = np.add.reduceat(positions.astype(np.float64), edges) / sizes
     floor = np.minimum.accumulate(lows[::-1])[::-1]
     rise = float(floor[-1] - floor[0])
-    later, earlier = np.triu_indices(blocks, 1)[::-1]
+    earlier, later = np.triu_indices(blocks, 1)
     apart = places[later] - places[earlier]
     differences = lows[later] - lows[earlier]
     slopes = differences[apart > 0] / apart[apart > 0]
     thirds = np.diff(np.interp(np.linspace(0, blocks - 1, 4), np.arange(blocks), floor))
-    share = 1 / rise if rise > 0 else 0.0
+    whole = rise if rise > 0 else 1.0
+    gains = np.diff(floor)
+    slope = float(np.median(slopes)) if slopes.size else 0.0
     return Growth(
         samples=values.size,
         blocks=blocks,
         first=float(floor[0]),
         rise=rise,
-        per_position=float(np.median(slopes)) if slopes.size else 0.0,
-        rising_pairs=float((differences > 0).mean()),
-        smallest_third=float(thirds.min()) * share,
-        last_third=float(thirds[-1]) * share,
-        largest_jump=float(np.diff(floor).max()) * share,
+        per_position=slope,
+        rising_pairs=float((differences > rise / (4 * (blocks - 1))).mean()),
+        smallest_third=float(thirds.min()) / whole,
+        last_third=float(thirds[-1]) / whole,
+        largest_jump=float(gains.max()) / whole,
+        typical_gain=float(np.median(gains)) * (blocks - 1) / whole,
+        significance=rise / _chance(values - slope * positions),
     )
+
+
+def _chance(residuals: np.ndarray) -> float:
+    """The rise that values with this scatter and no trend show by chance (one standard error of a fitted slope)."""
+    scatter = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
+    return max(scatter * float(np.sqrt(12 / residuals.size)), 1e-9)

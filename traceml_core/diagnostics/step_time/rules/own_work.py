@@ -10,6 +10,7 @@ from traceml_core.diagnostics.judgement import Abstained
 from traceml_core.diagnostics.model import Issue
 from traceml_core.diagnostics.step_time.context import StepTimeContext
 from traceml_core.diagnostics.step_time.policy import StepTimePolicy
+from traceml_core.diagnostics.step_time.step_table import IN_STEP
 
 COMPUTE = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
 
@@ -111,27 +112,27 @@ class ComputeBound:
 
     def evaluate(self, steps: StepTimeContext, policy: StepTimePolicy) -> Issue | Abstained | None:
         """Name the largest of the three; abstain where one that was not measured could be larger."""
-        known = {phase.key: steps.mean_ms[phase.key] for phase in COMPUTE if phase.key in steps.mean_ms}
-        missing = tuple(phase.label for phase in COMPUTE if phase.key not in known)
-        step_ms = steps.mean_ms["step_time"]
-        largest = max(known, key=lambda key: known[key]) if known else None
-        if missing and (largest is None or known[largest] <= steps.mean_ms.get(Phase.UNATTRIBUTED.key, 0.0)):
+        known_s = {phase.key: steps.habitual_s[phase.key] for phase in COMPUTE if phase.key in steps.habitual_s}
+        missing = tuple(phase.label for phase in COMPUTE if phase.key not in known_s)
+        largest = max(known_s, key=lambda key: known_s[key]) if known_s else None
+        if missing and (largest is None or known_s[largest] <= steps.habitual_s.get(Phase.UNATTRIBUTED.key, 0.0)):
             return Abstained(missing)
-        compute_share = sum(known.values()) / step_ms if step_ms > 0 else 0.0
+        step_s = sum(steps.habitual_s.get(phase.key, 0.0) for phase in IN_STEP)
+        compute_share = sum(known_s.values()) / step_s if step_s > 0 else 0.0
         if largest is None or compute_share < policy.compute_share_of_step:
             return None
+        typical_ms = {key: steps.metrics[f"{key}_ms"].median for key in (*known_s, "step_time")}
         return Issue(
             kind=self.kind,
             severity="info",
             section="step_time",
             summary=f"The model's own work is {percent(compute_share)} of a step; {largest} is the largest part, "
-            f"{milliseconds(known[largest])} of {milliseconds(step_ms)}.",
+            f"{milliseconds(typical_ms[largest])} of {milliseconds(typical_ms['step_time'])}.",
             action=f"To make the steps themselves faster, {_cheaper(largest, steps)}.",
             evidence={
                 "phase": largest,
                 "compute_share": compute_share,
-                "step_time_ms": step_ms,
-                **{f"{key}_ms": value for key, value in known.items()},
+                **{f"{key}_ms": value for key, value in typical_ms.items()},
             },
         )
 
