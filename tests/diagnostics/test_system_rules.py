@@ -27,15 +27,15 @@ def test_a_host_with_room_left_is_normal():
 @pytest.mark.parametrize(
     ("system", "gpu", "kind", "severity"),
     [
-        (dict(memory_gib=15.0), {}, "HIGH_HOST_MEMORY", "warning"),
-        (dict(memory_gib=15.9), {}, "HIGH_HOST_MEMORY", "critical"),
-        (dict(host_cpu_percent=98.0), {}, "HIGH_HOST_CPU", "warning"),
-        ({}, dict(used_gib=79.0), "HIGH_GPU_MEMORY", "warning"),
-        ({}, dict(temperature_c=88.0), "HIGH_GPU_TEMPERATURE", "warning"),
-        ({}, dict(temperature_c=88.0, temperature_limit_c=None), "HIGH_GPU_TEMPERATURE", "warning"),
-        ({}, dict(power_w=695.0), "HIGH_GPU_POWER", "info"),
-        ({}, dict(throttle_reasons=0x40), "GPU_THROTTLED", "warning"),
-        ({}, dict(utilization=12.0), "LOW_GPU_UTILIZATION", "warning"),
+        ({"memory_gib": 15.0}, {}, "HIGH_HOST_MEMORY", "warning"),
+        ({"memory_gib": 15.9}, {}, "HIGH_HOST_MEMORY", "critical"),
+        ({"host_cpu_percent": 98.0}, {}, "HIGH_HOST_CPU", "warning"),
+        ({}, {"used_gib": 79.0}, "HIGH_GPU_MEMORY", "warning"),
+        ({}, {"temperature_c": 88.0}, "HIGH_GPU_TEMPERATURE", "warning"),
+        ({}, {"temperature_c": 88.0, "temperature_limit_c": None}, "HIGH_GPU_TEMPERATURE", "warning"),
+        ({}, {"power_w": 695.0}, "HIGH_GPU_POWER", "info"),
+        ({}, {"throttle_reasons": 0x40}, "GPU_THROTTLED", "warning"),
+        ({}, {"utilization": 12.0}, "LOW_GPU_UTILIZATION", "warning"),
     ],
 )
 def test_what_is_too_high_or_too_low_is_reported_with_its_severity(system, gpu, kind, severity):
@@ -46,14 +46,14 @@ def test_what_is_too_high_or_too_low_is_reported_with_its_severity(system, gpu, 
 @pytest.mark.parametrize(
     ("system", "gpu"),
     [
-        (dict(memory_gib=14.0), {}),
-        (dict(host_cpu_percent=90.0), {}),
-        ({}, dict(used_gib=76.0)),
-        ({}, dict(temperature_c=85.0)),
-        ({}, dict(power_w=600.0)),
-        ({}, dict(throttle_reasons=0x4)),
-        ({}, dict(throttle_reasons=np.where(np.arange(20) == 3, 0x40, 0))),
-        ({}, dict(utilization=50.0)),
+        ({"memory_gib": 14.0}, {}),
+        ({"host_cpu_percent": 90.0}, {}),
+        ({}, {"used_gib": 76.0}),
+        ({}, {"temperature_c": 85.0}),
+        ({}, {"power_w": 600.0}),
+        ({}, {"throttle_reasons": 0x4}),
+        ({}, {"throttle_reasons": np.where(np.arange(20) == 3, 0x40, 0)}),
+        ({}, {"utilization": 50.0}),
     ],
 )
 def test_what_is_in_range_is_not_reported(system, gpu):
@@ -63,14 +63,14 @@ def test_what_is_in_range_is_not_reported(system, gpu):
 @pytest.mark.parametrize(
     ("system", "gpu", "signal"),
     [
-        (dict(memory_gib=None), {}, "the host's memory"),
-        (dict(limit_gib=None), {}, "the host's memory"),
-        (dict(host_cpu_percent=None), {}, "the host's CPU load"),
-        ({}, dict(used_gib=None), "the GPU's memory"),
-        ({}, dict(temperature_c=None), "the GPU's temperature"),
-        ({}, dict(power_limit_w=None), "the GPU's power"),
-        ({}, dict(throttle_reasons=None), "the GPU's clocks"),
-        ({}, dict(utilization=None), "the GPU's utilisation"),
+        ({"memory_gib": None}, {}, "the host's memory"),
+        ({"limit_gib": None}, {}, "the host's memory"),
+        ({"host_cpu_percent": None}, {}, "the host's CPU load"),
+        ({}, {"used_gib": None}, "the GPU's memory"),
+        ({}, {"temperature_c": None}, "the GPU's temperature"),
+        ({}, {"power_limit_w": None}, "the GPU's power"),
+        ({}, {"throttle_reasons": None}, "the GPU's clocks"),
+        ({}, {"utilization": None}, "the GPU's utilisation"),
     ],
 )
 def test_what_was_not_measured_is_named(system, gpu, signal):

@@ -12,9 +12,9 @@ class CreepPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When growth is creep. `smallest_rise_bytes` and `smallest_rise_share` must both be reached.
 
     Past `long_s` the share is `long_rise_share`: over hours a healthy process drifts by more than in seconds. The
-    thirds, pairs, jump, gain and significance are those of `Growth`; of pairs, more must rise where there are fewer than
-    `largest_blocks` blocks. `suffix` is the later part of the run that is judged as well, more strictly, for a leak
-    behind an allocator's own warm-up.
+    thirds, pairs, jump, gain and significance are those of `Growth`; of pairs, more must rise where there are fewer
+    than `largest_blocks` blocks. `suffix` is the later part of the run that is judged as well, more strictly, for a
+    leak behind an allocator's own warm-up.
 
     Set aside at the start are `settle_share` of the steps, at least `settle_steps` or `settle_s`, whichever is over
     first, and at most `settle_largest_steps`.

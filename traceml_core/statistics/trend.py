@@ -11,10 +11,10 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
 
     The floor at a place is the smallest value from there on: what was never given back. `per_position` is the robust
     slope of the blocks' lows; `rising_pairs` the share of pairs of blocks of which the later is clearly higher, by at
-    least a quarter of what an even rise gains in one block (0.5: chance). `smallest_third` and `last_third` are the parts of the rise that fell into thirds of the series, `largest_jump`
-    the part between two neighbouring blocks. `typical_gain` is the middle one of the blocks' gains, in units of their
-    mean (1: even, 0: most blocks gained nothing). `significance` is the rise in units of what the scatter of the values
-    about their trend would make of nothing.
+    least a quarter of what an even rise gains in one block. `smallest_third` and `last_third` are the parts of the
+    rise that fell into thirds of the series, `largest_jump` the part between two neighbouring blocks. `typical_gain`
+    is the middle one of the blocks' gains, in units of their mean (1: even, 0: most blocks gained nothing).
+    `significance` is the rise in units of what the scatter of the values about their trend would make of nothing.
     """
 
     samples: int
