@@ -5,6 +5,7 @@ Never imports transformers. Accelerate itself is imported by whoever made the ac
 
 from __future__ import annotations
 
+from time import perf_counter_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,7 @@ class TraceMLCallback:
         Raises:
             TypeError: the argument is no `Accelerator`.
         """
+        started_ns = perf_counter_ns()  # the run's wall time begins here: what we import is part of it
         if not hasattr(accelerator, "prepare") or not hasattr(accelerator, "backward"):
             raise TypeError(f"attach() takes an accelerate.Accelerator, not {type(accelerator).__name__}")
         from traceml_core.runtime.lifecycle import say
@@ -61,7 +63,7 @@ class TraceMLCallback:
             return self
         from traceml_hf.accelerate_attachment import Attachment
 
-        self._attachment = Attachment(accelerator, self._settings)
+        self._attachment = Attachment(accelerator, self._settings, started_ns)
         return self
 
     def close(self, error: BaseException | None = None) -> None:

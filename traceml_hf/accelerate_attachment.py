@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from time import perf_counter_ns
 from typing import Any
 
 from traceml_core.core.phases import Phase
@@ -37,9 +36,8 @@ _logger = get_error_logger("AccelerateCallback")
 class Attachment:
     """Watches one accelerator from construction until `close`."""
 
-    def __init__(self, accelerator: Any, settings: Settings) -> None:
-        """Open a run for `accelerator` and watch what it has prepared and will prepare."""
-        started_ns = perf_counter_ns()
+    def __init__(self, accelerator: Any, settings: Settings, started_ns: int) -> None:
+        """Open a run for `accelerator`, begun at `started_ns` (perf_counter), and watch what it prepares."""
         self.accelerator = accelerator
         self._settings = settings
         self._facts = facts_of(accelerator)

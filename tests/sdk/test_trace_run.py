@@ -278,3 +278,21 @@ with trace_run(run_dir="run") as run:
     summary = decode_summary((tmp_path / "run" / "final_summary.json").read_bytes())
     assert (summary.run.framework, summary.run.status, summary.run.steps) == ("manual", "completed", 60)
     assert summary.time_budget.coverage_share >= 0.99
+
+
+@pytest.mark.slow
+def test_the_example_runs_and_is_reported(tmp_path):
+    pytest.importorskip("sklearn")
+    repository = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, str(repository / "examples" / "manual_loop.py"), "--epochs", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (summary,) = (tmp_path / "traceml_runs").glob("*/final_summary.json")
+    assert decode_summary(summary.read_bytes()).run.steps == 57
