@@ -28,6 +28,8 @@ from traceml_core.runtime.session_base import Session
 from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import Finish, RunError, RunStatus, Verdict
 
+# Up to 100,000 rank-steps the report is there within the first of these. Where it is not (a long run, a machine with
+# more work than cores), a person is told and training waits until the second.
 REPORT_WAIT_S = 1.5
 REPORT_LIMIT_S = 4.5
 CLOSE_LIMIT_S = 4.9
