@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from factories import join, owner_rows, run_of, step_rows, system_rows
+from factories import gpu_rows, join, owner_rows, run_of, step_rows, system_rows
 
 from traceml_core.diagnostics.step_time.api import diagnose
 from traceml_core.diagnostics.step_time.context import build_context
@@ -199,33 +199,51 @@ def test_unattributed_time_loses_to_a_longer_wait():
     assert kinds(judge(step_rows(STEPS, unattributed_ms=6.0, input_wait_ms=9.0)))[0] == "INPUT_BOUND"
 
 
-DEVICE_MS = {"input_wait": 0.5, "forward": 3.0, "backward": 3.0, "optimizer": 1.0, "unattributed": 0.5}
+DEVICE_MS = {"input_wait": 0.5, "forward": 4.0, "backward": 4.1, "optimizer": 1.0, "unattributed": 0.4}
 
 
-def test_a_host_slower_than_the_device_is_launch_bound_and_not_compute_bound():
-    rows = step_rows(STEPS, forward_ms=6.0, backward_ms=6.0, device=DEVICE_MS)
-    diagnosis = judge(rows, device="cuda")
-    assert kinds(diagnosis) == ["LAUNCH_BOUND"]
+def on_gpu(count=STEPS, gpu=None, device=None, **phases_ms):
+    """Judge a run that was timed on the device, with looks at a GPU every second of it."""
+    steps = step_rows(count, device={**DEVICE_MS, **(device or {})}, **phases_ms)
+    tables = {"step_time": steps, "gpu": gpu or {}}
+    policy = SUMMARY_STEP_TIME_POLICY
+    return diagnose(build_context(tables, run_of(steps, device="cuda"), policy), policy)
+
+
+def test_a_device_that_follows_the_host_and_idles_is_launch_bound_and_not_compute_bound():
+    found = on_gpu(2_000, gpu=gpu_rows(utilization=35.0))
+    assert kinds(found) == ["LAUNCH_BOUND"]
+    assert (found.primary.severity, found.primary.impact_share) == ("critical", pytest.approx(0.53, abs=0.02))
+
+
+def test_a_device_that_follows_the_host_is_a_hint_where_its_utilisation_is_not_known():
+    found = on_gpu()
+    assert [(issue.kind, issue.severity, issue.impact_share) for issue in found.issues] == [
+        ("LAUNCH_BOUND", "info", None)
+    ]
+
+
+def test_a_busy_device_is_not_launch_bound():
+    assert kinds(on_gpu(2_000, gpu=gpu_rows(utilization=97.0))) == ["COMPUTE_BOUND"]
 
 
 def test_a_host_ahead_of_the_device_is_not_launch_bound():
-    rows = step_rows(STEPS, forward_ms=1.0, backward_ms=1.0, device=DEVICE_MS)
-    assert kinds(judge(rows, device="cuda")) == ["COMPUTE_BOUND"]
+    assert kinds(on_gpu(forward_ms=1.0, backward_ms=1.0)) == ["COMPUTE_BOUND"]
+
+
+def test_a_host_that_waits_for_the_device_in_one_phase_is_not_launch_bound():
+    assert kinds(on_gpu(forward_ms=7.5, backward_ms=0.7)) == ["COMPUTE_BOUND"]
 
 
 def test_launch_bound_abstains_on_a_gpu_without_device_time():
-    rows = step_rows(STEPS, forward_ms=1.0, backward_ms=1.0, optimizer_ms=0.1, input_wait_ms=0.6, callbacks_ms=0.1)
-    diagnosis = judge(step_rows(STEPS, forward_ms=0.1, backward_ms=0.1, optimizer_ms=0.1), rows, device="cuda")
-    assert "LAUNCH_BOUND" not in kinds(diagnosis)
     quiet = judge(step_rows(STEPS, forward_ms=1, backward_ms=1, optimizer_ms=1, grad_sync_ms=9), device="cuda")
     assert quiet.primary.kind == "INCOMPLETE_DATA"
     assert quiet.primary.evidence["missing"] == ["device time"]
 
 
 def test_launch_bound_loses_to_a_longer_wait_for_data():
-    device = {**DEVICE_MS, "input_wait": 30.0}
-    rows = step_rows(STEPS, forward_ms=6.0, backward_ms=6.0, device=device)
-    assert kinds(judge(rows, device="cuda")) == ["INPUT_BOUND", "LAUNCH_BOUND"]
+    found = on_gpu(2_000, gpu=gpu_rows(40, utilization=20.0), device={"input_wait": 6.0})
+    assert kinds(found) == ["INPUT_BOUND", "LAUNCH_BOUND"]
 
 
 def test_a_few_steps_are_too_few_to_judge():

@@ -20,7 +20,7 @@ from traceml_core.history.reader import Columns
 from traceml_core.statistics.habit import habitual_sum, occasions
 from traceml_core.statistics.ranked import RankedMetric, ranked_metric
 
-TABLES = ("step_time", "owner_time", "system")
+TABLES = ("step_time", "owner_time", "system", "gpu")
 """The tables that `build_context` reads; those that are missing are taken for empty."""
 
 
@@ -30,8 +30,9 @@ class StepTimeContext(msgspec.Struct, frozen=True, kw_only=True):
     Times are per rank: in-step phases mean over ranks, phases around steps those of the rank where they are longest
     (the others wait for it). `training_s` is the run without start-up and warm-up; `wall_s` what an impact is a share
     of (the run without start-up and warm-up below `short_run_s`, else all of it). `habitual_s` and `occasions` have
-    every measured phase, after warm-up; `mean_ms` the in-step phases and `step_time`; `host_ms` the host's part of
-    steps that were timed on the device. `redone_steps` were done again after a restart; their last doing counts.
+    every measured phase, after warm-up; `mean_ms` the in-step phases and `step_time`; `host_ms` the host's time in
+    steps that were timed on the device as well. `gpu_busy_share` is the utilisation of the busiest GPU. `redone_steps`
+    were done again after a restart; their last doing counts.
     """
 
     run: RunShape
@@ -48,6 +49,7 @@ class StepTimeContext(msgspec.Struct, frozen=True, kw_only=True):
     host_ms: dict[str, float]
     owners: tuple[OwnerTime, ...]
     cpus: float | None
+    gpu_busy_share: float | None
     samples_per_s: float | None
     tokens_per_s: float | None
     metrics: dict[str, Stat]
@@ -102,6 +104,7 @@ def build_context(tables: Mapping[str, Columns], run: RunShape, policy: StepTime
         host_ms=_host_means(table),
         owners=owner_times(tables.get("owner_time", {})),
         cpus=_cpus(tables.get("system", {})),
+        gpu_busy_share=_gpu_busy_share(tables.get("gpu", {}), tables["step_time"], policy),
         samples_per_s=_per_second(table, table.samples),
         tokens_per_s=_per_second(table, table.tokens),
         metrics=_stats(ranked),
@@ -202,6 +205,19 @@ def _most_a_rank(table: StepTable, rows: np.ndarray) -> int:
 def _cpus(system: Columns) -> float | None:
     known = system["cpus"][~np.isnan(system["cpus"])] if system else np.zeros(0)
     return float(known[-1]) if known.size else None
+
+
+def _gpu_busy_share(gpu: Columns, steps: Columns, policy: StepTimePolicy) -> float | None:
+    """How busy the busiest GPU was during the steps; null where it was looked at too seldom."""
+    if not gpu:
+        return None
+    of_steps = ~np.isnan(steps["step"])
+    begin, end = steps["started_ns"][of_steps].min(), steps["started_ns"][of_steps].max()
+    busy = gpu["gpu_utilization_percent"].astype(np.float64)
+    during = (gpu["at_ns"] >= begin) & (gpu["at_ns"] <= end) & ~np.isnan(busy)
+    places = [during & (gpu["gpu_index"] == index) for index in np.unique(gpu["gpu_index"])]
+    means = [float(busy[place].mean()) for place in places if place.sum() >= policy.launch_gpu_samples]
+    return max(means) / 100 if means else None
 
 
 _IN_STEP_KEYS = frozenset(phase.key for phase in IN_STEP)

@@ -33,7 +33,10 @@ class StepTimePolicy(msgspec.Struct, frozen=True, kw_only=True):
     """An owner is named when this share of its phase's seconds is its own."""
 
     compute_share_of_step: float = 0.50
-    launch_host_over_device: float = 1.5
+    launch_host_to_device: float = 0.15
+    """A device whose forward and backward end with the host's, within this share of them, has nothing left to do."""
+
+    launch_gpu_samples: int = 5
     launch_share: Threshold = Threshold(0.15, 0.50)
 
     largest_worker_advice: int = 16

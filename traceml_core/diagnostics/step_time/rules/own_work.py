@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from traceml_core.core.phases import Phase
@@ -18,10 +19,12 @@ COMPUTE = (Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER)
 class LaunchBound:
     """The device waits for the host to launch its work.
 
-    What is true: in forward or backward the host takes much longer than the device needs for the same work. Many
-    small kernels, Python between them, or reads of device values (`.item()`, printing a loss) hold it up.
+    What is true: in forward and in backward the device is done as soon as the host is: it has nothing left to do and
+    follows the host's launches. Were its kernels what takes the time, the host would be ahead. Many small kernels,
+    Python between them, or device values read in between (`.item()`, printing a loss) cause this.
 
-    Why it matters: a faster device would not help; it already idles.
+    Why it matters: a faster device would not help; it already idles. How much is known where its utilisation was
+    sampled long enough; otherwise this is no more than a hint.
 
     What to do: torch.compile (mode='reduce-overhead' captures CUDA graphs), larger batches, a fused optimizer, and no
     device values read inside the step.
@@ -36,26 +39,32 @@ class LaunchBound:
             return None
         if not steps.host_ms:
             return Abstained(("device time",))
-        ahead_ms = {}
-        for phase in (Phase.FORWARD, Phase.BACKWARD):
-            host_ms, device_ms = steps.host_ms.get(phase.key), steps.mean_ms.get(phase.key)
-            if host_ms and device_ms is not None and host_ms >= policy.launch_host_over_device * device_ms:
-                ahead_ms[phase.key] = host_ms - device_ms
-        lost_s = sum(ahead_ms.values()) / 1e3 * steps.judged_steps
-        severity = policy.launch_share.severity(lost_s / steps.training_s if steps.training_s > 0 else None)
-        if severity is None:
+        passes = [(_total(steps.host_ms, phases), _total(steps.mean_ms, phases)) for phases in _PASSES]
+        follows = all(abs(host - device) <= policy.launch_host_to_device * max(host, device) for host, device in passes)
+        device_ms, step_ms = sum(device for _, device in passes), steps.mean_ms["step_time"]
+        if not follows or device_ms < policy.compute_share_of_step * step_ms:
             return None
-        phase_key = max(ahead_ms, key=lambda key: ahead_ms[key])
-        host_ms, device_ms = steps.host_ms[phase_key], steps.mean_ms[phase_key]
+        idle = None if steps.gpu_busy_share is None else 1 - steps.gpu_busy_share
+        lost_s = None if idle is None else idle * device_ms / 1e3 * steps.judged_steps
+        share = None if lost_s is None or steps.training_s <= 0 else lost_s / steps.training_s
+        severity = policy.launch_share.severity(share)
+        if idle is not None and severity is None:
+            return None
+        idles = "" if idle is None else f" and idles {percent(idle)} of the time"
         return Issue(
             kind=self.kind,
-            severity=severity,
+            severity=severity or "info",
             section="step_time",
-            summary=f"The device waits for the host: {phase_key} takes the host {milliseconds(host_ms)} a step, "
-            f"the device {milliseconds(device_ms)}.",
+            summary=f"The device waits for the host to launch its work{idles}: forward and backward take both "
+            f"{milliseconds(device_ms)} of {milliseconds(step_ms)}.",
             action="Use torch.compile or larger batches, and read no device values (.item(), print) inside the step.",
-            impact_share=steps.share_of_run(lost_s),
-            evidence={"phase": phase_key, "host_ms": host_ms, "device_ms": device_ms},
+            impact_share=None if lost_s is None else steps.share_of_run(lost_s),
+            evidence={
+                "host_ms": sum(host for host, _ in passes),
+                "device_ms": device_ms,
+                "step_time_ms": step_ms,
+                "gpu_busy_share": steps.gpu_busy_share,
+            },
         )
 
 
@@ -161,6 +170,14 @@ class Warmup:
             action=f"Train for at least {count(policy.minimum_steps - steps.judged_steps)} more steps.",
             evidence={"steps": steps.steps, "warmup_steps": steps.warmup_steps},
         )
+
+
+def _total(times_ms: Mapping[str, float], phases: tuple[Phase, ...]) -> float:
+    return sum(times_ms.get(phase.key, 0.0) for phase in phases)
+
+
+# The device's part of the wait for gradients lies in its backward where their arrival was seen on the host only.
+_PASSES = ((Phase.FORWARD,), (Phase.BACKWARD, Phase.GRAD_SYNC))
 
 
 def _cheaper(phase_key: str, steps: StepTimeContext) -> str:
