@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,10 @@ from typing import Any
 
 import pytest
 
+# Scripts that tests start find the packages as the tests do, installed or not.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")))
+)
 sys.path += [str(Path(__file__).parent / "reporting"), str(Path(__file__).parent / "reporting" / "summary")]
 
 

@@ -7,7 +7,6 @@ from threading import get_ident
 from typing import Any
 
 from traceml_core.core.phases import Phase
-from traceml_core.instrumentation.batch_facts import batch_facts
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
 
@@ -27,6 +26,7 @@ class TrainerLoop:
         self.has_proxy = False
         self._steps = steps
         self._sizes: deque[tuple[int | None, int | None]] = deque(maxlen=4096)
+        self._role: Any = None
         self._fetched = False
         self._starting = False
 
@@ -42,6 +42,7 @@ class TrainerLoop:
     def loop_begins(self, role: Any) -> None:
         """The iteration over the loader begins."""
         role.loops += 1
+        self._role = role
 
     def loop_begun(self, role: Any) -> None:
         """Its iterator exists, and where there are workers their first batch too."""
@@ -59,20 +60,16 @@ class TrainerLoop:
 
     def fetch(self, role: Any) -> None:
         """A batch is asked for: the step before it ends."""
+        self._keep_size()
         self._fetched = True
         self._steps.fetch()
-
-    def size_of(self, batch: Any) -> tuple[int | None, int | None]:
-        """The samples and tokens of a batch, kept for its micro-batch."""
-        facts = batch_facts(batch)
-        self._sizes.append(facts)
-        return facts
 
     def step_begins(self) -> None:
         """The window's batches are there; where nobody saw them fetched, the gap before was the wait for them."""
         if not self._fetched:
             self.clock.book(Phase.LOADER_START if self._starting else Phase.INPUT_WAIT)
             self._steps.fetch()
+        self._keep_size()
         self._end_start()
 
     def step_ends(self) -> None:
@@ -95,6 +92,13 @@ class TrainerLoop:
         """The outermost module has run."""
         if module.training and self.is_open:
             self.clock.leave(Phase.FORWARD)
+
+    def _keep_size(self) -> None:
+        """Queue the size of the batch that was handed out last."""
+        role = self._role
+        if role is not None and role.fresh:
+            role.fresh = False
+            self._sizes.append(role.size)
 
     def _end_start(self) -> None:
         if self._starting:

@@ -15,6 +15,8 @@ STRATEGY_PHASES = {"batch_to_device": Phase.H2D, "training_step": Phase.FORWARD}
 # Hooks of the user's module that are part of a phase which has a name of its own.
 MODULE_PHASES = {"lr_scheduler_step": Phase.OPTIMIZER, "optimizer_zero_grad": Phase.OPTIMIZER}
 FETCH = "train_dataloader_next"
+# Hooks that are a part of saving or loading a checkpoint, and stay in it.
+CHECKPOINT_HOOKS = ("on_save_checkpoint", "on_load_checkpoint")
 
 
 class ActionTable:
@@ -44,6 +46,8 @@ class ActionTable:
         name, _, hook = rest.rpartition(".")
         if hook == FETCH:
             return self._fetch
+        if hook in CHECKPOINT_HOOKS:
+            return NOTHING
         if kind == "[Strategy" and hook in STRATEGY_PHASES:
             return InPhase(self._clock, STRATEGY_PHASES[hook])
         if kind == "[LightningModule":

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from traceml_core.runtime.own_frames import hide_own_frames
+
 
 class RunGuard:
     """While armed, calls `on_left_open(error)` once if the run is left open. `error` is null at a plain process end.
 
-    It chains `sys.excepthook` (the one before it speaks first, unchanged) and IPython's cell event, and is undone when
-    disarmed. A hook that somebody put over ours stays, and ours then only passes on.
+    It chains `sys.excepthook` (the one before it speaks first, without frames of ours) and IPython's cell event, and is
+    undone when disarmed. A hook that somebody put over ours stays, and ours then only passes on.
     """
 
     def __init__(self, on_left_open: Callable[[BaseException | None], None]) -> None:
@@ -50,8 +52,9 @@ class RunGuard:
             self._shell = None
 
     def _excepthook(self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        hide_own_frames(error)
         try:
-            self._previous(kind, error, traceback)
+            self._previous(kind, error, error.__traceback__)
         finally:
             self._left_open(error)
 

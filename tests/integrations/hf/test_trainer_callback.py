@@ -58,9 +58,10 @@ def test_resume_goes_on_counting(tmp_path, recorded):
 
 def test_a_batch_size_that_does_not_fit_is_a_failed_run_and_then_another(tmp_path, recorded):
     trainer(tmp_path, model=_TooLarge(), auto_find_batch_size=True, per_device_train_batch_size=8).train()
-    first, second = recorded(every=True)
-    assert first.summary.run.status == "failed"
-    assert second.summary.run.status == "completed"
+    *attempts, last = recorded(every=True)
+    assert attempts
+    assert {run.summary.run.status for run in attempts} == {"failed"}
+    assert last.summary.run.status == "completed"
 
 
 def test_every_trial_of_a_search_has_a_folder(tmp_path, recorded):
