@@ -25,9 +25,9 @@ class RecordedRun(msgspec.Struct):
     owners: Counter[tuple[str, str]]
     ranks: list[RankRecord]
 
-    def mean_ms(self, phase: str) -> float:
-        """Mean milliseconds a step in a phase."""
-        return float(np.mean(self.steps[f"{phase}_ns"])) / 1e6
+    def typical_ms(self, phase: str) -> float:
+        """Median milliseconds a step in a phase: what a noisy machine does to some steps does not move it."""
+        return float(np.median(self.steps[f"{phase}_ns"])) / 1e6
 
     def total_ms(self, phase: str) -> float:
         """Milliseconds of the whole run in a phase."""

@@ -60,11 +60,11 @@ def test_a_wait_lands_in_its_phase_and_in_no_other(phase, tmp_path, recorded):
     options, callbacks = plant(phase)
     trainer(tmp_path, *callbacks, **{"data": Samples(16), **options}).train()
     run = recorded()
-    means = {name: run.mean_ms(name) for name in PHASES}
-    landed = means.pop(phase)
+    typical = {name: run.typical_ms(name) for name in PHASES}
+    landed = typical.pop(phase)
     assert PLANTED_MS - 2 <= landed <= PLANTED_MS + 8
-    assert all(mean < 5 for mean in means.values()), means
-    assert run.mean_ms("unattributed") < 2
+    assert all(spent < 5 for spent in typical.values()), typical
+    assert run.typical_ms("unattributed") < 2
 
 
 def test_a_slow_callback_is_named(tmp_path, recorded):
@@ -97,8 +97,8 @@ class SlowBatches(Trainer):
 def test_what_a_subclass_adds_is_unattributed(kind, tmp_path, recorded):
     trainer(tmp_path, kind=kind).train()
     run = recorded()
-    assert run.mean_ms("unattributed") == pytest.approx(PLANTED_MS, abs=3)
-    assert all(run.mean_ms(phase) < 4 for phase in PHASES)
+    assert run.typical_ms("unattributed") == pytest.approx(PLANTED_MS, abs=3)
+    assert all(run.typical_ms(phase) < 4 for phase in PHASES)
 
 
 def test_restarted_workers_are_the_loaders_start(tmp_path, recorded):
