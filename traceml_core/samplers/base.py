@@ -18,7 +18,7 @@ class SamplerContext(msgspec.Struct, frozen=True, kw_only=True):
 
     `watched_pid` is the process whose tree is measured. `device` gives the torch device type of this rank ('cpu',
     'cuda'), null where it is not known yet; `unmeasured` the keys of phases that cannot be separated here;
-    `aggregator_pid` null on ranks that do not own it.
+    `aggregator_pid` null on ranks that do not own it. `sample_interval_s` is the setting.
     """
 
     identity: RankIdentity
@@ -28,6 +28,7 @@ class SamplerContext(msgspec.Struct, frozen=True, kw_only=True):
     device: Callable[[], str | None]
     unmeasured: Callable[[], frozenset[str]]
     aggregator_pid: Callable[[], int | None]
+    sample_interval_s: float = 1.0
 
 
 class BaseSampler(Protocol):

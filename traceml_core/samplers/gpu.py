@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from traceml_core.core.rows import Row
 from traceml_core.samplers.base import SamplerContext
-from traceml_core.samplers.nvml import library, visible_devices
+from traceml_core.samplers.nvml import Gpu, gpus_of_this_process, library
 
 
 class GpuRow(Row, frozen=True):
@@ -33,45 +33,43 @@ class GpuRow(Row, frozen=True):
 class GpuSampler:
     """Looks at every visible GPU, on one rank a node."""
 
-    def __init__(self, context: SamplerContext) -> None:
+    def __init__(self, context: SamplerContext, find_library: Callable[[], Any | None] = library) -> None:
         """Find the GPUs once."""
-        first = context.identity.local_rank == 0
-        self._devices = visible_devices() if first else []
+        self._nvml = find_library() if context.identity.local_rank == 0 else None
+        self._gpus = [] if self._nvml is None else gpus_of_this_process(self._nvml)
 
     def sample(self) -> Sequence[Row]:
         """A row a GPU; none without a driver."""
-        nvml = library() if self._devices else None
-        return [] if nvml is None else [_row(nvml, index, handle) for index, handle in self._devices]
+        return [gpu_row(self._nvml, gpu) for gpu in self._gpus]
 
 
-def _row(nvml: Any, index: int, handle: Any) -> GpuRow:
-    def ask(question: Callable[[], Any]) -> Any:
+def gpu_row(nvml: Any, gpu: Gpu) -> GpuRow:
+    """What the driver tells of one GPU now."""
+    handle = gpu.handle
+
+    def ask(question: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return question()
+            return question(handle, *arguments)
         except nvml.NVMLError:
             return None  # this driver or GPU does not tell
 
-    memory = ask(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
-    utilization = ask(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
-    power = ask(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
-    power_limit = ask(lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
-    limit = ask(lambda: nvml.nvmlDeviceGetTemperatureThreshold(handle, nvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN))
-    temperature = ask(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
+    memory = ask(nvml.nvmlDeviceGetMemoryInfo)
+    utilization = ask(nvml.nvmlDeviceGetUtilizationRates)
+    temperature = ask(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU)
+    temperature_limit = ask(nvml.nvmlDeviceGetTemperatureThreshold, nvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN)
+    power_mw = ask(nvml.nvmlDeviceGetPowerUsage)
+    power_limit_mw = ask(nvml.nvmlDeviceGetEnforcedPowerLimit)
     return GpuRow(
         time.time_ns(),
-        index,
-        _text(nvml.nvmlDeviceGetUUID(handle)),
-        _text(nvml.nvmlDeviceGetName(handle)),
+        gpu.index,
+        gpu.uuid,
+        gpu.name,
         None if utilization is None else float(utilization.gpu),
         None if memory is None else int(memory.used),
         None if memory is None else int(memory.total),
         None if temperature is None else float(temperature),
-        None if limit is None else float(limit),
-        None if power is None else power / 1000,
-        None if power_limit is None else power_limit / 1000,
-        ask(lambda: int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))),
+        None if temperature_limit is None else float(temperature_limit),
+        None if power_mw is None else power_mw / 1000,
+        None if power_limit_mw is None else power_limit_mw / 1000,
+        ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons),
     )
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -5,62 +5,107 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+import msgspec
+
+from traceml_core.loggers.error_log import get_error_logger, report_failure
+
+# The driver's device files: on Linux, in WSL, on Jetson. Without one there is no need to load anything.
+DRIVER_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/nvgpu"))
+logger = get_error_logger("Nvml")
+
+
+class Gpu(msgspec.Struct, frozen=True):
+    """One GPU, or MIG instance, that this process can see; `index` is the one by which torch counts it."""
+
+    index: int
+    uuid: str
+    name: str
+    handle: Any
 
 
 @functools.cache
 def library() -> Any | None:
-    """The initialised `pynvml` module, or None where there is no NVIDIA driver."""
+    """The initialised `pynvml` module; None where there is no NVIDIA driver, or it does not answer."""
+    if not any(file.exists() for file in DRIVER_FILES):
+        return None
     import pynvml
 
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
+    except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
+        return None
+    except pynvml.NVMLError as error:
+        report_failure(logger, "asking the NVIDIA driver", error)
         return None
     return pynvml
 
 
-def visible_devices() -> list[tuple[int, Any]]:
-    """Index (as torch counts them) and handle of every GPU that this process can see."""
-    nvml = library()
-    if nvml is None:
-        return []
-    handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-    uuids = [_text(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
-    visible = visible_positions(os.environ.get("CUDA_VISIBLE_DEVICES"), uuids)
-    return [(index, handles[position]) for index, position in enumerate(visible)]
+def visible_gpus(nvml: Any, variable: str | None) -> list[Gpu]:
+    """The GPUs that `variable` (CUDA_VISIBLE_DEVICES; null where it is not set) leaves, in its order.
 
-
-def visible_positions(variable: str | None, uuids: Sequence[str]) -> list[int]:
-    """Which GPUs CUDA_VISIBLE_DEVICES leaves, in its order: by index or by (the beginning of) a UUID.
-
-    As CUDA does, everything after the first entry that names no GPU is left out. A MIG instance names no GPU here.
+    As CUDA does, everything after the first entry that names no GPU is left out. An entry is a number (in the order of
+    the bus, as NVML counts), the beginning of a UUID, or the UUID of a MIG instance.
     """
+    every = _all_gpus(nvml)
     if variable is None:
-        return list(range(len(uuids)))
-    positions: list[int] = []
+        return every
+    found: list[Gpu] = []
     for entry in (part.strip() for part in variable.split(",")):
-        if entry.isdigit() and int(entry) < len(uuids):
-            positions.append(int(entry))
-            continue
-        matches = [index for index, uuid in enumerate(uuids) if entry and uuid.startswith(entry)]
-        if len(matches) != 1:
+        gpu = _mig_instance(nvml, entry) if entry.startswith("MIG-") else _named(every, entry)
+        if gpu is None:
             break
-        positions.append(matches[0])
-    return positions
+        found.append(msgspec.structs.replace(gpu, index=len(found)))
+    return found
 
 
-def process_memory_bytes(pid: int) -> int | None:
-    """GPU memory of a process over all visible GPUs; null where the driver does not tell (containers often do not)."""
-    nvml = library()
-    if nvml is None:
-        return None
+def gpus_of_this_process(nvml: Any) -> list[Gpu]:
+    """The GPUs that this process can see."""
+    return visible_gpus(nvml, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def process_memory_bytes(nvml: Any, gpus: Sequence[Gpu], pid: int) -> int | None:
+    """Memory of a process on these GPUs; null where the driver does not tell (in containers it often does not)."""
     total: int | None = None
-    for _, handle in visible_devices():
-        for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
+    for gpu in gpus:
+        try:
+            processes = nvml.nvmlDeviceGetComputeRunningProcesses(gpu.handle)
+        except nvml.NVMLError:
+            return None
+        for process in processes:
             if process.pid == pid and process.usedGpuMemory is not None:
                 total = (total or 0) + int(process.usedGpuMemory)
     return total
+
+
+def _all_gpus(nvml: Any) -> list[Gpu]:
+    gpus = []
+    for number in range(nvml.nvmlDeviceGetCount()):
+        try:
+            gpus.append(_described(nvml, number, nvml.nvmlDeviceGetHandleByIndex(number)))
+        except nvml.NVMLError:
+            continue  # one that is lost, or not ours to look at
+    return gpus
+
+
+def _named(gpus: Sequence[Gpu], entry: str) -> Gpu | None:
+    if entry.isdigit():
+        return next((gpu for gpu in gpus if gpu.index == int(entry)), None)
+    matches = [gpu for gpu in gpus if entry and gpu.uuid.startswith(entry)]
+    return matches[0] if len(matches) == 1 else None
+
+
+def _mig_instance(nvml: Any, uuid: str) -> Gpu | None:
+    try:
+        return _described(nvml, 0, nvml.nvmlDeviceGetHandleByUUID(uuid))
+    except nvml.NVMLError:
+        return None
+
+
+def _described(nvml: Any, index: int, handle: Any) -> Gpu:
+    return Gpu(index, _text(nvml.nvmlDeviceGetUUID(handle)), _text(nvml.nvmlDeviceGetName(handle)), handle)
 
 
 def _text(value: str | bytes) -> str:

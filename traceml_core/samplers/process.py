@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import ClassVar
-
-import psutil
 
 from traceml_core.core.rows import Row
 from traceml_core.samplers.base import SamplerContext
-from traceml_core.samplers.nvml import process_memory_bytes
+from traceml_core.samplers.nvml import Gpu, gpus_of_this_process, library, process_memory_bytes
+from traceml_core.samplers.process_tree import ResidentMemory, activity, descendants, resident_memory
 
 CLOSE_LOOK_S = 60.0
-CLOSE_LOOK_INTERVAL_S = 0.1
 CHILDREN_INTERVAL_S = 1.0
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# CPU time is counted in ticks of 10 ms: over a shorter stretch it says nothing.
+SHORTEST_STRETCH_S = 0.05
 
 
 class ProcessRow(Row, frozen=True):
@@ -35,7 +32,10 @@ class ProcessRow(Row, frozen=True):
 
 
 class ProcessMemoryRow(Row, frozen=True):
-    """Resident memory of this rank's process and of its workers; `step` is the number of steps done by then."""
+    """Resident memory of this rank's process and of its workers; `step` is the number of steps done by then.
+
+    Of the resident bytes, `mapped_file_bytes` mirror files: the system takes those back when it needs the memory.
+    """
 
     table: ClassVar[str] = "process_memory"
 
@@ -44,99 +44,109 @@ class ProcessMemoryRow(Row, frozen=True):
     rss_bytes: int
     workers_rss_bytes: int | None
     workers: int
+    mapped_file_bytes: int | None = None
+    workers_mapped_file_bytes: int | None = None
 
 
 class ProcessSampler:
     """Looks at CPU, threads and the GPU memory of the process."""
 
-    def __init__(self, context: SamplerContext) -> None:
+    def __init__(self, context: SamplerContext, now_s: Callable[[], float] = time.monotonic) -> None:
         """Watch the rank's process."""
         self._context = context
-        self._process = psutil.Process(context.watched_pid)
-        self._process.cpu_percent()
-        self._workers: dict[int, psutil.Process] = {}
+        self._now_s = now_s
+        self._pid = context.watched_pid
+        self._gpus: list[Gpu] | None = None
+        self._looked_s = now_s()
+        self._used_s = self._look()[0]
 
     def sample(self) -> Sequence[Row]:
-        """One row."""
-        with self._process.oneshot():
-            cpu, threads = self._process.cpu_percent(), self._process.num_threads()
-        worker_cpu = self._workers_cpu()
-        uses_gpu = self._context.device() == "cuda"
-        return [
-            ProcessRow(
-                time.time_ns(),
-                self._context.steps.steps_done,
-                cpu,
-                threads,
-                len(self._workers),
-                worker_cpu,
-                process_memory_bytes(self._process.pid) if uses_gpu else None,
-            )
-        ]
+        """One row; none once the process has ended. Its CPU is that since the last look; null right after one."""
+        passed_s = self._now_s() - self._looked_s
+        used_s, threads = self._look()
+        if threads is None:
+            return []
+        cpu = workers_cpu = None
+        if passed_s >= SHORTEST_STRETCH_S:
+            cpu, workers_cpu = _cpu_percents(self._pid, self._used_s, used_s, passed_s)
+            self._looked_s += passed_s
+            self._used_s = used_s
+        step = self._context.steps.steps_done
+        return [ProcessRow(time.time_ns(), step, cpu, threads, len(used_s) - 1, workers_cpu, self._gpu_memory())]
 
-    def _workers_cpu(self) -> float | None:
-        found = {pid: self._workers.get(pid) for pid in child_pids(self._process, self._context.aggregator_pid())}
-        self._workers = {}
-        total: float | None = None
-        for pid, known in found.items():
-            try:
-                worker = known or psutil.Process(pid)
-                total = (total or 0.0) + worker.cpu_percent()
-                self._workers[pid] = worker
-            except psutil.NoSuchProcess:
-                continue  # a worker that ended between two looks is no worker any more
-        return total
+    def _look(self) -> tuple[dict[int, float], int | None]:
+        """CPU seconds by process, the rank's own and its workers', and the own one's threads: null where it ended."""
+        own = activity(self._pid)
+        if own is None:
+            return {}, None
+        used_s = {self._pid: own.cpu_s}
+        for pid in descendants(self._pid, self._context.aggregator_pid()):
+            worker = activity(pid)
+            if worker is not None:
+                used_s[pid] = worker.cpu_s
+        return used_s, own.threads
+
+    def _gpu_memory(self) -> int | None:
+        if self._context.device() != "cuda":
+            return None
+        nvml = library()
+        if nvml is None:
+            return None
+        if self._gpus is None:
+            self._gpus = gpus_of_this_process(nvml)
+        return process_memory_bytes(nvml, self._gpus, self._pid)
 
 
 class ProcessMemorySampler:
-    """Looks at resident memory: ten times a second in the first minute, then as often as the other samplers."""
+    """Looks at resident memory: at every tick in the first minute, then as often as the other samplers."""
 
-    def __init__(self, context: SamplerContext) -> None:
+    def __init__(self, context: SamplerContext, now_s: Callable[[], float] = time.monotonic) -> None:
         """Watch the rank's process."""
         self._context = context
-        self._process = psutil.Process(context.watched_pid)
-        self._began_s = time.monotonic()
-        self._due_s = 0.0
-        self._children_due_s = 0.0
+        self._now_s = now_s
+        self._pid = context.watched_pid
+        self._began_s = now_s()
+        self._due_s = self._children_due_s = self._began_s
         self._children: list[int] = []
 
     def sample(self) -> Sequence[Row]:
-        """One row, when it is time."""
-        now = time.monotonic()
-        if now < self._due_s:
+        """One row, when it is time; none once the process has ended."""
+        now_s = self._now_s()
+        if now_s < self._due_s:
             return []
-        close = now - self._began_s < CLOSE_LOOK_S
-        self._due_s = now + (CLOSE_LOOK_INTERVAL_S / 2 if close else CHILDREN_INTERVAL_S)
-        if now >= self._children_due_s:
-            self._children = child_pids(self._process, self._context.aggregator_pid())
-            self._children_due_s = now + CHILDREN_INTERVAL_S
-        rss = resident_bytes(self._process.pid)
-        if rss is None:
+        if now_s - self._began_s >= CLOSE_LOOK_S:
+            self._due_s = now_s + self._context.sample_interval_s
+        if now_s >= self._children_due_s:
+            self._children = descendants(self._pid, self._context.aggregator_pid())
+            self._children_due_s = now_s + CHILDREN_INTERVAL_S
+        own = resident_memory(self._pid)
+        if own is None:
             return []
-        workers = [size for size in map(resident_bytes, self._children) if size is not None]
-        step = self._context.steps.steps_done
-        return [ProcessMemoryRow(time.time_ns(), step, rss, sum(workers) if workers else None, len(workers))]
+        workers = [held for held in map(resident_memory, self._children) if held is not None]
+        return [
+            ProcessMemoryRow(
+                time.time_ns(),
+                self._context.steps.steps_done,
+                own.rss_bytes,
+                sum(held.rss_bytes for held in workers) if workers else None,
+                len(workers),
+                own.mapped_file_bytes,
+                _mapped_bytes(workers),
+            )
+        ]
 
 
-def child_pids(process: psutil.Process, left_out: int | None) -> list[int]:
-    """The process's children, grandchildren included, without `left_out` (the aggregator) and what it started."""
-    skipped = {left_out}
-    pids = []
-    for child in process.children(recursive=True):
-        if child.pid in skipped or child.ppid() in skipped:
-            skipped.add(child.pid)
-        else:
-            pids.append(child.pid)
-    return pids
+def _cpu_percents(
+    own_pid: int, before_s: dict[int, float], now_s: dict[int, float], passed_s: float
+) -> tuple[float | None, float | None]:
+    """Of the process and of its workers. A worker that was not there at the last look has used all its time since."""
+    percents = {pid: 100 * (used_s - before_s.get(pid, 0.0)) / passed_s for pid, used_s in now_s.items()}
+    own = percents.pop(own_pid)
+    # Below zero: the number belongs to another process by now.
+    workers = sum(max(percent, 0.0) for percent in percents.values()) if percents else None
+    return (own if own_pid in before_s else None), workers
 
 
-def resident_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
-    """Resident memory of a process; null where it has ended."""
-    try:
-        return int((proc / str(pid) / "statm").read_bytes().split()[1]) * PAGE_BYTES
-    except (FileNotFoundError, ProcessLookupError, IndexError):
-        pass
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        return None
+def _mapped_bytes(workers: Sequence[ResidentMemory]) -> int | None:
+    parts = [held.mapped_file_bytes for held in workers if held.mapped_file_bytes is not None]
+    return sum(parts) if parts and len(parts) == len(workers) else None

@@ -79,7 +79,8 @@ class StepSampler:
             return []
         slots = self._context.clock.slots
         phases = [phase for phase, _ in slots]
-        unmeasured = [Phase[key.upper()] for key in self._context.unmeasured()]
+        keys = self._context.unmeasured()
+        unmeasured = [phase for phase in Phase if phase.key in keys and phase is not Phase.UNATTRIBUTED]
         rows: list[Row] = [step_time_row(record, phases, unmeasured) for record in records]
         rows += _owner_rows(records, slots)
         rows += [memory_row(record) for record in records if record.memory is not None]
