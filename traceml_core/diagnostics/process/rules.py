@@ -39,24 +39,17 @@ class HostMemoryCreep:
             return None
         worst = max(creeping.values(), key=lambda creep: creep.bytes_per_step)
         risk = _risk(worst, len(creeping), process)
-        left_s = None if risk is None else risk.steps_left * worst.s_per_step
         severity: Severity = "warning"
-        if left_s is not None and left_s <= policy.creep.critical_s_left:
+        if risk is not None and risk.steps_left * worst.s_per_step <= policy.creep.critical_s_left:
             severity = "critical"
         where = "the loader's workers" if in_workers else "the training process"
-        left = "" if risk is None else f"; at this pace the limit is reached in {count(risk.steps_left)} steps"
-        left += "" if left_s is None else f" ({seconds(left_s)})"
-        action = "Look for a list or dict that grows with every step: keep loss.item() instead of loss, and do not "
-        action += "gather outputs over the epoch."
-        if in_workers:
-            action = "Look for what the dataset keeps of the samples it has read: a cache, a list, open files."
         return Issue(
             kind=self.kind,
             severity=severity,
             section="process",
             summary=f"Memory of {where} grows by {byte_size(worst.bytes_per_step)} a step, "
-            f"{byte_size(worst.rise_bytes)} so far{left}.",
-            action=action,
+            f"{byte_size(worst.rise_bytes)} so far{_until_full(risk, worst)}.",
+            action=_LOOK_IN_WORKERS if in_workers else _LOOK_IN_TRAINING,
             risk=risk,
             ranks=tuple(sorted(creeping)),
             evidence={
@@ -192,3 +185,17 @@ def _risk(worst: Creep, processes: int, process: ProcessContext) -> Risk | None:
     used = process.used_bytes if process.used_bytes is not None else worst.last_bytes
     room = max(process.limit_bytes - used, 0)
     return Risk(limit_bytes=process.limit_bytes, steps_left=int(room / (worst.bytes_per_step * processes)))
+
+
+def _until_full(risk: Risk | None, worst: Creep) -> str:
+    if risk is None:
+        return ""
+    left = f"{count(risk.steps_left)} steps ({seconds(risk.steps_left * worst.s_per_step)})"
+    return f"; at this pace the limit is reached in {left}"
+
+
+_LOOK_IN_TRAINING = (
+    "Look for a list or dict that grows with every step: keep loss.item() instead of loss, and do not gather outputs "
+    "over the epoch."
+)
+_LOOK_IN_WORKERS = "Look for what the dataset keeps of the samples it has read: a cache, a list, open files."

@@ -44,13 +44,11 @@ class LaunchBound:
         device_ms, step_ms = sum(device for _, device in passes), steps.mean_ms["step_time"]
         if not follows or device_ms < policy.compute_share_of_step * step_ms:
             return None
-        idle = None if steps.gpu_busy_share is None else 1 - steps.gpu_busy_share
-        lost_s = None if idle is None else idle * device_ms / 1e3 * steps.judged_steps
-        share = None if lost_s is None or steps.training_s <= 0 else lost_s / steps.training_s
-        severity = policy.launch_share.severity(share)
-        if idle is not None and severity is None:
+        lost_s = _idle_seconds(steps, device_ms)
+        severity = policy.launch_share.severity(None if lost_s is None else lost_s / steps.training_s)
+        if lost_s is not None and severity is None:
             return None
-        idles = "" if idle is None else f" and idles {percent(idle)} of the time"
+        idles = "" if lost_s is None else f" and idles for {percent(lost_s / steps.training_s)} of training"
         return Issue(
             kind=self.kind,
             severity=severity or "info",
@@ -174,6 +172,14 @@ class Warmup:
 
 def _total(times_ms: Mapping[str, float], phases: tuple[Phase, ...]) -> float:
     return sum(times_ms.get(phase.key, 0.0) for phase in phases)
+
+
+def _idle_seconds(steps: StepTimeContext, device_ms: float) -> float | None:
+    """Seconds in forward and backward without a kernel running; null where utilisation is not known."""
+    if steps.gpu_busy_share is None or steps.training_s <= 0:
+        return None
+    idle_s = (1 - steps.gpu_busy_share) * steps.training_s - steps.habitual_s.get(Phase.INPUT_WAIT.key, 0.0)
+    return min(max(idle_s, 0.0), device_ms / 1e3 * steps.judged_steps)
 
 
 # The device's part of the wait for gradients lies in its backward where their arrival was seen on the host only.
