@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ class TimedCallbacks(list[Any]):
         self._slots: dict[int, int] = {}
 
     def __iter__(self) -> Iterator[Any]:
+        if sys._getframe(1).f_code.co_name != "call_event":  # somebody looks through the list: no event, no stamps
+            yield from list.__iter__(self)
+            return
         ours, clock, slots = self._ours, self._clock, self._slots
         others = [callback for callback in list.__iter__(self) if callback is not ours]
         if len(others) < len(self):
