@@ -12,9 +12,9 @@ class CreepPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When growth is creep. `smallest_rise_bytes` and `smallest_rise_share` must both be reached.
 
     Past `long_s` the share is `long_rise_share`: over hours a healthy process drifts by more than in seconds. The
-    thirds, pairs, jump, gain and significance are those of `Growth`; of pairs, more must rise where there are fewer
-    than `largest_blocks` blocks. `suffix` is the later part of the run that is judged as well, more strictly, for a
-    leak behind an allocator's own warm-up.
+    shares, pairs, gain, unevenness and significance are those of `Growth`; of pairs, more must rise where there are
+    fewer than `largest_blocks` blocks. `suffix` is the later part of the run that is judged as well, more strictly,
+    for a leak behind an allocator's own warm-up.
 
     Set aside at the start are `settle_share` of the steps, at least `settle_steps` or `settle_s`, whichever is over
     first, and at most `settle_largest_steps`.
@@ -29,6 +29,7 @@ class CreepPolicy(msgspec.Struct, frozen=True, kw_only=True):
     last_third: float = 0.18
     largest_jump: float = 0.5
     typical_gain: float = 0.5
+    unevenness: float = 0.17
     significance: float = 8.0
     suffix: float = 2 / 3
     suffix_last_third: float = 0.27
@@ -112,5 +113,6 @@ def _creeps(growth: Growth, last_third: float, spanned_s: float, policy: CreepPo
         and growth.last_third >= last_third
         and growth.largest_jump <= policy.largest_jump
         and growth.typical_gain >= policy.typical_gain
+        and growth.unevenness <= policy.unevenness
         and growth.significance >= policy.significance
     )

@@ -13,7 +13,8 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     slope of the blocks' lows; `rising_pairs` the share of pairs of blocks of which the later is clearly higher, by at
     least a quarter of what an even rise gains in one block. `smallest_third` and `last_third` are the parts of the
     rise that fell into thirds of the series, `largest_jump` the part between two neighbouring blocks. `typical_gain`
-    is the middle one of the blocks' gains, in units of their mean (1: even, 0: most blocks gained nothing).
+    is the middle one of the blocks' gains, in units of their mean (1: even, 0: most blocks gained nothing), and
+    `unevenness` how far the floor strays from a straight line at most.
     `significance` is the rise in units of what the scatter of the values about their trend would make of nothing.
     """
 
@@ -27,6 +28,7 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     last_third: float
     largest_jump: float
     typical_gain: float
+    unevenness: float
     significance: float
 
 
@@ -63,6 +65,7 @@ def floor_growth(positions: np.ndarray, values: np.ndarray, blocks: int) -> Grow
         last_third=float(thirds[-1]) / whole,
         largest_jump=float(gains.max()) / whole,
         typical_gain=float(np.median(gains)) * (blocks - 1) / whole,
+        unevenness=float(np.abs((floor - floor[0]) / whole - np.linspace(0, 1, blocks)).max()) if rise > 0 else 0.0,
         significance=rise / _chance(values - slope * positions),
     )
 
