@@ -1,0 +1,275 @@
+"""The phase clock: its parts add up, whatever is entered and left."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from traceml_core.core.phases import AROUND_STEP_PHASES, STEP_PHASES, Phase
+from traceml_core.instrumentation.phase_clock import PhaseClock
+
+OWNERS = ("Checkpoint", "EarlyStopping")
+
+
+class Watch:
+    """A clock that stands still between the moves of a test."""
+
+    def __init__(self, at_ns: int = 0):
+        self.at_ns = at_ns
+
+    def __call__(self) -> int:
+        return self.at_ns
+
+    def passes(self, nanoseconds: int) -> None:
+        self.at_ns += nanoseconds
+
+
+def make_clock(at_ns: int = 0) -> tuple[PhaseClock, Watch]:
+    """A clock that is past its start-up, and its watch."""
+    watch = Watch(at_ns)
+    clock = PhaseClock(watch)
+    clock.leave(Phase.STARTUP)
+    clock.take()
+    return clock, watch
+
+
+def phases_of(clock: PhaseClock) -> dict[Phase, int]:
+    """The nanoseconds of each phase that has some, owners folded in."""
+    _, spent = clock.take()
+    found: dict[Phase, int] = {}
+    for (phase, _), nanoseconds in zip(clock.slots, spent, strict=True):
+        if nanoseconds:
+            found[phase] = found.get(phase, 0) + nanoseconds
+    return found
+
+
+slots = st.integers(0, len(Phase) + len(OWNERS) - 1)
+moves = st.one_of(
+    st.tuples(st.sampled_from(["enter", "leave"]), slots),
+    st.tuples(st.just("book"), slots, st.none() | st.integers(-50, 2_000)),
+    st.tuples(st.sampled_from(["unwind", "take"])),
+)
+timed_moves = st.lists(st.tuples(st.integers(0, 500), moves), max_size=60)
+
+
+def make_clock_with_owners(watch: Watch) -> PhaseClock:
+    clock = PhaseClock(watch)
+    for owner in OWNERS:
+        clock.slot(Phase.CALLBACKS, owner)
+    return clock
+
+
+def perform(clock: PhaseClock, move: tuple) -> list[list[int]]:
+    """Make a move; gives what was taken."""
+    name, *arguments = move
+    result = getattr(clock, name)(*arguments)
+    return [result[1]] if name == "take" else []
+
+
+@given(timed_moves)
+def test_the_parts_add_up_to_what_passed_for_any_sequence_of_moves(sequence):
+    watch = Watch()
+    clock = make_clock_with_owners(watch)
+    taken: list[list[int]] = []
+    for nanoseconds, move in sequence:
+        watch.passes(nanoseconds)
+        taken += perform(clock, move)
+    taken += perform(clock, ("take",))
+    assert sum(map(sum, taken)) == watch.at_ns
+    assert all(part >= 0 for spent in taken for part in spent)
+
+
+@given(timed_moves)
+def test_a_step_phase_gets_nothing_while_a_phase_around_steps_is_open(sequence):
+    watch = Watch()
+    clock = make_clock_with_owners(watch)
+    clock.enter(Phase.VALIDATION)
+    clock.take()
+    in_step = 0
+    for nanoseconds, move in sequence:
+        if move[0] in ("leave", "unwind") and (move[0] == "unwind" or move[1] in (Phase.VALIDATION, Phase.STARTUP)):
+            continue  # validation stays open
+        watch.passes(nanoseconds)
+        in_step += sum(sum(spent[: Phase.UNATTRIBUTED + 1]) for spent in perform(clock, move))
+    in_step += sum(clock.take()[1][: Phase.UNATTRIBUTED + 1])
+    assert in_step == 0
+
+
+@given(timed_moves)
+def test_after_unwinding_nothing_is_left_of_what_came_before(sequence):
+    watch = Watch()
+    clock = make_clock_with_owners(watch)
+    for nanoseconds, move in sequence:
+        watch.passes(nanoseconds)
+        perform(clock, move)
+    clock.unwind()
+    clock.take()
+    watch.passes(7)
+    assert clock.owner is Phase.UNATTRIBUTED
+    assert phases_of(clock) == {Phase.UNATTRIBUTED: 7}
+
+
+@given(timed_moves)
+def test_the_listener_hears_of_every_change_of_owner_and_of_nothing_else(sequence):
+    watch = Watch()
+    clock = make_clock_with_owners(watch)
+    heard = [int(Phase.STARTUP)]
+    clock.on_boundary(heard.append)
+    for _, move in sequence:
+        perform(clock, move)
+        assert clock.slots[heard[-1]][0] is clock.owner
+
+
+def test_a_clock_begins_in_startup_at_the_moment_it_is_given():
+    watch = Watch(100)
+    clock = PhaseClock(watch, started_ns=40)
+    assert clock.owner is Phase.STARTUP
+    assert clock.started_ns == 40
+    assert phases_of(clock) == {Phase.STARTUP: 60}
+
+
+def test_the_innermost_phase_owns_the_time():
+    clock, watch = make_clock()
+    clock.enter(Phase.FORWARD)
+    watch.passes(3)
+    clock.enter(Phase.BACKWARD)
+    watch.passes(5)
+    clock.leave(Phase.BACKWARD)
+    watch.passes(2)
+    clock.leave(Phase.FORWARD)
+    watch.passes(1)
+    assert phases_of(clock) == {Phase.FORWARD: 5, Phase.BACKWARD: 5, Phase.UNATTRIBUTED: 1}
+
+
+@pytest.mark.parametrize("inner", STEP_PHASES)
+@pytest.mark.parametrize("outer", AROUND_STEP_PHASES)
+def test_a_phase_around_steps_keeps_what_a_step_phase_does_inside_it(outer, inner):
+    clock, watch = make_clock()
+    clock.enter(outer)
+    clock.enter(inner)
+    watch.passes(4)
+    clock.leave(inner)
+    clock.leave(outer)
+    assert phases_of(clock) == {outer: 4}
+
+
+def test_a_phase_around_steps_inside_another_owns_its_time():
+    clock, watch = make_clock()
+    clock.enter(Phase.VALIDATION)
+    clock.enter(Phase.CHECKPOINT)
+    watch.passes(4)
+    clock.leave(Phase.CHECKPOINT)
+    watch.passes(1)
+    assert phases_of(clock) == {Phase.CHECKPOINT: 4, Phase.VALIDATION: 1}
+
+
+def test_a_leave_without_its_enter_changes_nothing():
+    clock, watch = make_clock()
+    clock.enter(Phase.FORWARD)
+    clock.leave(Phase.OPTIMIZER)
+    watch.passes(2)
+    assert clock.owner is Phase.FORWARD
+    assert phases_of(clock) == {Phase.FORWARD: 2}
+
+
+def test_an_exception_that_skipped_inner_leaves_is_mended_by_the_outer_one():
+    clock, watch = make_clock()
+    clock.enter(Phase.VALIDATION)
+    clock.enter(Phase.FORWARD)
+    clock.enter(Phase.CALLBACKS)
+    clock.leave(Phase.VALIDATION)
+    watch.passes(9)
+    assert phases_of(clock) == {Phase.UNATTRIBUTED: 9}
+
+
+def test_a_phase_entered_twice_is_left_twice():
+    clock, watch = make_clock()
+    clock.enter(Phase.FORWARD)
+    clock.enter(Phase.FORWARD)
+    clock.leave(Phase.FORWARD)
+    watch.passes(2)
+    assert phases_of(clock) == {Phase.FORWARD: 2}
+
+
+def test_a_booking_takes_the_time_since_the_last_boundary_from_its_owner():
+    clock, watch = make_clock()
+    clock.enter(Phase.CALLBACKS)
+    watch.passes(1)
+    clock.leave(Phase.CALLBACKS)
+    watch.passes(6)
+    clock.book(Phase.CHECKPOINT)
+    watch.passes(2)
+    assert phases_of(clock) == {Phase.CALLBACKS: 1, Phase.CHECKPOINT: 6, Phase.UNATTRIBUTED: 2}
+
+
+def test_a_booking_since_a_moment_leaves_what_came_before_it_to_the_owner():
+    clock, watch = make_clock(at_ns=1_000)
+    clock.enter(Phase.BACKWARD)
+    watch.passes(30)
+    arrived_ns = watch.at_ns
+    watch.passes(12)
+    clock.book(Phase.GRAD_SYNC, arrived_ns)
+    clock.leave(Phase.BACKWARD)
+    assert phases_of(clock) == {Phase.BACKWARD: 30, Phase.GRAD_SYNC: 12}
+
+
+@pytest.mark.parametrize(("since_ns", "booked"), [(0, 5), (2_000, 0)], ids=["before the boundary", "in the future"])
+def test_a_booking_reaches_neither_beyond_the_last_boundary_nor_into_the_future(since_ns, booked):
+    clock, watch = make_clock(at_ns=1_000)
+    clock.enter(Phase.BACKWARD)
+    watch.passes(5)
+    clock.book(Phase.GRAD_SYNC, since_ns)
+    assert phases_of(clock).get(Phase.GRAD_SYNC, 0) == booked
+
+
+def test_an_owner_has_a_slot_of_its_own():
+    clock, watch = make_clock()
+    slot = clock.slot(Phase.CALLBACKS, "EarlyStopping")
+    assert clock.slot(Phase.CALLBACKS, "EarlyStopping") == slot
+    assert clock.slot(Phase.LOGGING, "EarlyStopping") != slot
+    clock.enter(slot)
+    assert clock.owner is Phase.CALLBACKS
+    watch.passes(3)
+    clock.leave(slot)
+    assert clock.take()[1][slot] == 3
+
+
+@pytest.mark.parametrize("phase", [*STEP_PHASES, Phase.UNATTRIBUTED])
+def test_a_step_phase_has_no_owners(phase):
+    with pytest.raises(ValueError, match=phase.key):
+        PhaseClock().slot(phase, "Somebody")
+
+
+def test_a_slot_made_in_the_middle_of_a_step_counts_at_once():
+    clock, watch = make_clock()
+    watch.passes(1)
+    slot = clock.slot(Phase.LOGGING, "CSVLogger")
+    clock.enter(slot)
+    watch.passes(4)
+    now_ns, spent = clock.take()
+    assert (now_ns, spent[Phase.UNATTRIBUTED], spent[slot]) == (5, 1, 4)
+
+
+def test_several_listeners_are_told_in_turn_and_all_taken_away_at_once():
+    clock, _ = make_clock()
+    heard: list[tuple] = []
+    clock.on_boundary(lambda slot: heard.append(("first", slot)), lambda slot, since_ns: heard.append((slot, since_ns)))
+    clock.on_boundary(lambda slot: heard.append(("second", slot)))
+    clock.enter(Phase.FORWARD)
+    clock.book(Phase.OPTIMIZER)
+    assert heard == [("first", Phase.FORWARD), ("second", Phase.FORWARD), (Phase.OPTIMIZER, None)]
+    clock.on_boundary(None)
+    clock.leave(Phase.FORWARD)
+    assert len(heard) == 3
+
+
+def test_a_real_clock_accounts_for_all_the_time():
+    clock = PhaseClock()
+    total = 0
+    for _ in range(100):
+        clock.enter(Phase.FORWARD)
+        clock.leave(Phase.FORWARD)
+        now_ns, spent = clock.take()
+        total += sum(spent)
+    assert total == now_ns - clock.started_ns
