@@ -20,7 +20,7 @@ class StepTimePolicy(msgspec.Struct, frozen=True, kw_only=True):
     short_run_s: float = 60.0
     series_blocks: int = 1_000
 
-    input_share: Threshold = Threshold(0.20, 0.50)
+    input_share: Threshold = Threshold(0.25, 0.50)
     h2d_share: Threshold = Threshold(0.15, 0.50)
     unattributed_share: Threshold = Threshold(0.20, 0.60)
     callback_share: Threshold = Threshold(0.12, 0.50)
