@@ -80,6 +80,8 @@ def test_a_run_ends_with_a_verdict_a_card_and_its_files(open_run, capfd):
     left = {path.name for path in session.folder.iterdir()}
     assert {"manifest.json", "telemetry.sqlite", "final_summary.json", "final_summary.txt"} <= left
     aggregator.wait(LIMIT_S)
+    wait_for(lambda: not aggregator.is_running())
+    wait_for(lambda: "traceml-reaper" not in {thread.name for thread in threading.enumerate()})
     assert not [thread for thread in threading.enumerate() if "traceml" in thread.name]
 
 
@@ -226,7 +228,7 @@ def test_an_aggregator_that_hangs_holds_up_the_end_for_less_than_five_seconds(op
     said = lines(capfd.readouterr().err)
     assert f"`traceml report runs/{session.folder.name}` makes it" in said[-1] and len(said) == 3
     os.kill(aggregator.pid, signal.SIGCONT)
-    wait_for(lambda: aggregator.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: not aggregator.is_running())
     assert summary_in(session.folder).run.steps == 5
 
 

@@ -73,13 +73,11 @@ def test_a_path_in_the_working_directory_is_shown_as_a_person_would_type_it(tmp_
     assert shown(Path("/elsewhere/a")) == "/elsewhere/a"
 
 
-def test_overhead_is_the_boundaries_of_a_step_and_the_senders_cpu():
+def test_overhead_is_what_the_boundaries_of_a_step_cost():
     clock = PhaseClock()
     for _ in range(100):
         clock.enter(Phase.FORWARD)
         clock.leave(Phase.FORWARD)
-    assert overhead_ns_per_step(clock, 0, 10**6) == 0.0
-    cheap, dear = (overhead_ns_per_step(clock, 10, cpu_ns) for cpu_ns in (0, 10**7))
+    assert overhead_ns_per_step(clock, 0) == 0.0
     # Thirteen boundaries of a step cost something between nanoseconds and a hundred microseconds each.
-    assert 13 * 50 < cheap < 13 * 100_000 < dear + 13 * 100_000
-    assert dear > 10**6
+    assert 13 * 50 < overhead_ns_per_step(clock, 10) < 13 * 100_000

@@ -74,7 +74,7 @@ class Ingest:
 
     def take(self, messages: Sequence[tuple[bytes, FromRank]]) -> None:
         """Handle messages in order; those of `GROUP_S` share a transaction."""
-        if self._writer is None:
+        if self._writer is None and messages:
             self._open()
         began = time.monotonic()
         for peer, message in messages:
@@ -118,11 +118,12 @@ class Ingest:
             self._undone(error)
 
     def close(self) -> None:
-        """Commit and close the history."""
+        """Commit and close the history; what a rank says after that opens it again."""
         self.commit()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+            self._opened_at = 0.0
 
     def _open(self) -> None:
         if self._opened_at and time.monotonic() - self._opened_at < REOPEN_INTERVAL_S:

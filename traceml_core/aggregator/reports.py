@@ -52,10 +52,13 @@ class Reports:
         """Build and write the final summary; the card as `request` wants it drawn, and the verdict."""
         began = time.monotonic()
         try:
-            summary = self._build(status, began)
+            summary = self._build(status)
         except Exception as error:  # noqa: BLE001 - the edge of the whole report: a sentence takes its place
             report_failure(_logger, "building the final report", error)
             return Report(self._not_built(error), None)
+        waited_s = 0.0 if request is None else request.closing_ns / 1e9
+        spent = msgspec.structs.replace(summary.telemetry, report_s=round(waited_s + time.monotonic() - began, 3))
+        summary = msgspec.structs.replace(summary, telemetry=spent)
         unwritten = self._write(summary)
         card = ""
         verdict = None
@@ -69,12 +72,11 @@ class Reports:
             card = (card or self._plain(summary)) + unwritten
         return Report(card, verdict)
 
-    def _build(self, status: RunStatus, began: float) -> FinalSummary:
+    def _build(self, status: RunStatus) -> FinalSummary:
         from traceml_core.reporting.final import build_summary
 
         summary: FinalSummary = build_summary(self._folder.path, status=status)
-        spent = msgspec.structs.replace(summary.telemetry, report_s=round(time.monotonic() - began, 3))
-        return msgspec.structs.replace(summary, telemetry=spent)
+        return summary
 
     def _write(self, summary: FinalSummary) -> str:
         """Write the final files; the line that says so where they could not be written."""

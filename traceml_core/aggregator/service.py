@@ -5,6 +5,7 @@ Nothing heavy is imported here: the first hello is answered before numpy is load
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import Counter
@@ -26,7 +27,7 @@ from traceml_core.runtime.aggregator_config import AggregatorConfig
 from traceml_core.telemetry.messages import Finish, FromAggregator, FromRank, Report, Verdict
 
 IDLE_WAIT_MS = 100
-BUSY_WAIT_MS = 10
+BUSY_WAIT_MS = 2
 LIVE_INTERVAL_S = 2.0
 # A live summary may take this part of one core: a long run's takes longer, so there are fewer of them.
 LIVE_SHARE = 0.1
@@ -157,7 +158,11 @@ class Service:
         self._final = self._background.submit(lambda: self._reports.final(status, request))
 
     def _answer_requests(self) -> None:
-        if self._report is not None:
+        if self._report is not None and self._ingest.report_requests:
+            if not self._ingest.running:
+                # After its report, nothing of a run is written any more: its owner may tidy the folder away at once.
+                with fail_open(_logger, "closing the history"):
+                    self._ingest.close()
             for peer in list(self._ingest.report_requests):
                 self._server.send(peer, self._report)
                 del self._ingest.report_requests[peer]
@@ -197,3 +202,4 @@ def _serve(config: AggregatorConfig, listening_fd: int, owner_fd: int) -> None:
         service.run()
     finally:
         server.close()
+    os._exit(0)  # everything is closed; the interpreter's own tidying would keep the owner waiting

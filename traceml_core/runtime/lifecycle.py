@@ -157,11 +157,6 @@ class RuntimeHandle:
         """Rows that were measured and are not stored. After `finish` was answered, they are lost."""
         return self._sender.rows_unstored
 
-    @property
-    def cpu_ns(self) -> int:
-        """CPU nanoseconds that the sender thread has used."""
-        return self._sender.cpu_ns
-
     def describe(self, facts: RunFacts) -> None:
         """Tell the aggregator what is known of the run."""
         self._sender.describe(facts)

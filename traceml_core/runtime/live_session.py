@@ -146,7 +146,9 @@ class LiveSession(Session):
         if self._runtime is not None:
             self._runtime.stop(timeout_s)
         if self._aggregator is not None:
-            self._aggregator.stop(max(until_s - time.monotonic(), 0.0))
+            # With the report the aggregator has written its last; there is nothing to wait for.
+            has_report = self._runtime is not None and self._runtime.report is not None
+            self._aggregator.stop(0.0 if has_report else max(until_s - time.monotonic(), 0.0))
         close_error_log()
 
     def _start_aggregator(self) -> None:
@@ -164,9 +166,9 @@ class LiveSession(Session):
     def _end(self, runtime: RuntimeHandle, status: RunStatus, error: BaseException | RunError | None) -> None:
         self.clock.unwind()
         self.steps.finish()
-        wall_ns = perf_counter_ns() - self.started_ns
-        told = self._told_error(error)
-        look = terminal()
+        ended_ns = perf_counter_ns()
+        overhead_ns = overhead_ns_per_step(self.clock, self.steps.steps_done)
+        told, look = self._told_error(error), terminal()
 
         def message() -> Finish:
             return Finish(
@@ -174,12 +176,13 @@ class LiveSession(Session):
                 self._identity.incarnation,
                 status,
                 told,
-                wall_ns,
-                overhead_ns_per_step(self.clock, self.steps.steps_done, runtime.cpu_ns),
+                ended_ns - self.started_ns,
+                overhead_ns,
                 self._identity.rank == 0,
                 self._style,
                 look.columns,
                 look.color,
+                perf_counter_ns() - ended_ns,
             )
 
         runtime.finish(message)

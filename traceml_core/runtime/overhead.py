@@ -11,11 +11,11 @@ TRIALS = 200
 STEP_CLOSE_BOUNDARIES = 3
 
 
-def overhead_ns_per_step(clock: PhaseClock, steps: int, sender_cpu_ns: int) -> float:
-    """Nanoseconds a step: boundaries × the cost of one, closing the step, and the sender thread's own CPU time."""
+def overhead_ns_per_step(clock: PhaseClock, steps: int) -> float:
+    """Nanoseconds of the training thread a step: boundaries × the cost of one, and closing the step."""
     if steps == 0:
         return 0.0
-    return (clock.boundaries / steps + STEP_CLOSE_BOUNDARIES) * _boundary_ns() + sender_cpu_ns / steps
+    return (clock.boundaries / steps + STEP_CLOSE_BOUNDARIES) * _boundary_ns()
 
 
 def _boundary_ns() -> float:

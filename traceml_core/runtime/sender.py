@@ -61,7 +61,6 @@ class Sender:
         once, where the first hello was not answered for 2 s.
         """
         self.has_ticket: bool | None = None
-        self.cpu_ns = 0
         self.finished = threading.Event()
         self._identity = identity
         self._find_ticket = find_ticket
@@ -149,7 +148,6 @@ class Sender:
             if chunks:
                 self._put(chunks)
             self._exchange(conversation, 0)
-        self.cpu_ns = time.thread_time_ns()
 
     def _keep(self) -> bool:
         with fail_open(logger, "keeping the aggregator"):

@@ -7,6 +7,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -28,6 +31,7 @@ spec.loader.exec_module(module)
 from traceml_core.aggregator.service import main
 main(int(listening_fd), int(owner_fd))
 """
+EXIT_LOOK_S = 0.002
 ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     "HIP_VISIBLE_DEVICES": "",
@@ -46,7 +50,6 @@ class AggregatorProcess:
         Raises:
             OSError: the process could not be started.
         """
-        _reap_abandoned()
         read_end, self._write_end = os.pipe()
         try:
             os.write(self._write_end, msgspec.json.encode(config) + b"\n")
@@ -74,15 +77,18 @@ class AggregatorProcess:
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until it has ended; False where it has not within `timeout_s`."""
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return False
+        # Popen.wait looks ever more rarely, up to 50 ms late: training would wait for that at the end of every run.
+        until_s = time.monotonic() + timeout_s
+        while self.is_running():
+            if time.monotonic() >= until_s:
+                return False
+            time.sleep(EXIT_LOOK_S)
         return True
 
     def abandon(self) -> None:
-        """Leave it to end by itself; it is reaped when the next one starts."""
-        _ABANDONED.append(self._process)
+        """Leave it to end by itself; a thread waits for it in training's place, so that no zombie stays."""
+        with suppress(RuntimeError):  # no thread at the interpreter's end, where nothing is left to be tidy for
+            threading.Thread(target=self._process.wait, name="traceml-reaper", daemon=True).start()
 
 
 def module_places(working_directories: tuple[str, ...]) -> list[str]:
@@ -134,10 +140,3 @@ def _open_log(path: Path | None) -> int | None:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     except OSError:
         return None
-
-
-def _reap_abandoned() -> None:
-    _ABANDONED[:] = [process for process in _ABANDONED if process.poll() is None]
-
-
-_ABANDONED: list[subprocess.Popen[bytes]] = []

@@ -80,7 +80,8 @@ class Describe(msgspec.Struct, frozen=True, array_like=True, tag="describe"):
 class Finish(msgspec.Struct, frozen=True, array_like=True, tag="finish"):
     """This rank has ended and every batch of it is acked. When `report` is asked for, answered by `Report`.
 
-    `wall_ns` runs from the first framework hook to the close of the run, by a clock independent of the phase stack.
+    `wall_ns` runs from the first framework hook to the close of the run, by a clock independent of the phase stack;
+    `closing_ns` is what this rank has waited since then for its rows to be stored.
     `columns` and `color` say how the card is to be drawn; `style` is the setting `report`.
     """
 
@@ -94,6 +95,7 @@ class Finish(msgspec.Struct, frozen=True, array_like=True, tag="finish"):
     style: Literal["full", "line", "off"]
     columns: int
     color: bool
+    closing_ns: int = 0
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
