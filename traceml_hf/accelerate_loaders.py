@@ -13,16 +13,49 @@ import sys
 from collections.abc import Iterator
 from threading import get_ident
 from types import CodeType
-from typing import Any
+from typing import Any, Protocol
 
 from traceml_core.core.phases import Phase
-from traceml_core.sdk.batch_size import size_of
-from traceml_hf.accelerate_steps import LoaderRole, StepTracker
+from traceml_core.instrumentation.batch_size import size_of
+from traceml_core.instrumentation.phase_clock import PhaseClock
+from traceml_hf.accelerate_steps import LoaderRole
 
 MISSING: Any = object()
 _OURS = ("__getstate__", "_update_state_dict")
 # Bound once: the enumeration is slow to look its members up, and these are needed at every step.
 _INPUT_WAIT, _H2D = Phase.INPUT_WAIT, Phase.H2D
+
+
+class LoaderListener(Protocol):
+    """Who is told what the loop over a proxied loader does, on the thread of number `thread`, while `is_open`."""
+
+    clock: PhaseClock
+    is_open: bool
+    thread: int
+
+    def listens(self) -> bool:
+        """Whether what the calling thread does now counts."""
+        ...
+
+    def fetch(self, role: LoaderRole) -> None:
+        """The loop asks for a batch."""
+        ...
+
+    def loop_begins(self, role: LoaderRole) -> None:
+        """An iteration begins: workers start, if there are any."""
+        ...
+
+    def loop_begun(self, role: LoaderRole) -> None:
+        """The iterator exists, and where there are workers the first batch too."""
+        ...
+
+    def loop_closes(self, role: LoaderRole) -> None:
+        """The iteration is over, and its workers are about to be shut down."""
+        ...
+
+    def loop_ends(self, role: LoaderRole) -> None:
+        """The workers are gone."""
+        ...
 
 
 class _Proxied:
@@ -43,7 +76,7 @@ class _Proxied:
         "tracker",
     )
 
-    def __init__(self, base: Any, tracker: StepTracker, role: LoaderRole, attributes: dict[str, Any]) -> None:
+    def __init__(self, base: Any, tracker: LoaderListener, role: LoaderRole, attributes: dict[str, Any]) -> None:
         self.base = base
         self.tracker = tracker
         self.role = role
@@ -110,7 +143,7 @@ class _Batches:
 
     __slots__ = ("_ahead", "_batches", "_loop", "_proxied", "_role", "_started", "_tracker")
 
-    def __init__(self, batches: Iterator[Any], proxied: _Proxied, tracker: StepTracker, role: LoaderRole) -> None:
+    def __init__(self, batches: Iterator[Any], proxied: _Proxied, tracker: LoaderListener, role: LoaderRole) -> None:
         self._batches: Iterator[Any] | None = batches
         self._proxied = proxied
         self._tracker = tracker
@@ -168,7 +201,7 @@ class _Batches:
             tracker.loop_ends(self._role)
 
 
-def install(loader: Any, tracker: StepTracker) -> LoaderRole | None:
+def install(loader: Any, tracker: LoaderListener) -> LoaderRole | None:
     """Put a proxy into a prepared loader.
 
     Returns null where there is nothing to see: a loader of another kind, one that has a proxy, and one whose batches

@@ -26,7 +26,7 @@ except ModuleNotFoundError as error:
 logger = get_error_logger("Trainer")
 
 
-class TraceMLCallback(TrainerCallback):  # type: ignore[misc]
+class TraceMLCallback(TrainerCallback):
     """Ends every `train` with an account of its time and memory, a diagnosis, and what to do next.
 
     One run a `train`, and one a trial of a hyper-parameter search. Evaluate and predict outside it open none. The

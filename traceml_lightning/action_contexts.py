@@ -48,10 +48,10 @@ class OptimizerStep(InPhase):
         super().__init__(clock, Phase.OPTIMIZER)
         self._steps = steps
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         """The optimizer has stepped, unless it raised."""
         self._leave(self._slot)
-        if kind is None:
+        if not error or error[0] is None:
             self._steps.optimizer_step()
 
 

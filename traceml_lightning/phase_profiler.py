@@ -12,7 +12,7 @@ def make_phase_profiler(lightning: Any, inner: Any, table: ActionTable) -> Any:
     """A `Profiler` of the trainer's own Lightning around `inner`, the profiler that it stands in for."""
     stock = isinstance(inner, lightning.profilers.PassThroughProfiler)
 
-    class PhaseProfiler(lightning.profilers.Profiler):  # type: ignore[misc, name-defined]
+    class PhaseProfiler(lightning.profilers.Profiler):  # type: ignore[misc]
         """Books actions to phases; for everything else it is the profiler that it stands in for."""
 
         def __init__(self) -> None:

@@ -38,7 +38,7 @@ def write_results(loggers: Iterable[Any], verdict: Verdict, step: int) -> None:
     text = f"{verdict.kind} ({verdict.severity}): {verdict.summary} {verdict.action}"
     for logger in loggers:
         logger.log_metrics(verdict.metrics, step=step)
-        experiment = getattr(logger, "experiment", None)
+        experiment: Any = getattr(logger, "experiment", None)
         if hasattr(experiment, "add_text"):  # TensorBoard's writer
             experiment.add_text("traceml/verdict", text, step)
         elif hasattr(experiment, "set_tag") and hasattr(logger, "run_id"):  # MLflow's client

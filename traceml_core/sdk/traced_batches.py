@@ -7,9 +7,9 @@ from threading import get_ident
 from typing import Any
 
 from traceml_core.core.phases import Phase
+from traceml_core.instrumentation.batch_size import size_of
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
-from traceml_core.sdk.batch_size import size_of
 
 
 class LoopState:
