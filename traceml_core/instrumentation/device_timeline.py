@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Protocol
 
 import msgspec
@@ -230,7 +231,7 @@ def _nanoseconds_per_phase(events: list[Any], slots: list[int]) -> list[int | No
     """
     spent_ms = [0.0] * (UNATTRIBUTED + 1)
     position_ms = latest_ms = 0.0
-    for event, later, slot in zip(events, events[1:], slots, strict=True):
+    for (event, later), slot in zip(pairwise(events), slots, strict=True):
         position_ms += event.elapsed_time(later)
         if position_ms > latest_ms:
             if slot <= UNATTRIBUTED:

@@ -67,8 +67,9 @@ class PhaseClock:
     def on_boundary(
         self, listener: Callable[[int], None] | None, booked: Callable[[int, int | None], None] | None = None
     ) -> None:
-        """Call `listener(slot)` whenever another slot begins to own the time: the seam for an accelerator.
+        """Call `listener(slot)` where `slot` owns the time from now on: the seam for an accelerator.
 
+        It may be the slot that owned it before. What an in-step phase does inside an around-step phase is not told.
         `booked(slot, since_ns)` is called when `book` gave the last stretch to a slot: all of it where `since_ns` is
         null. Listeners come on top of each other and must not raise; a null `listener` takes all of them away.
         """
@@ -107,13 +108,12 @@ class PhaseClock:
         if depth == 0:
             return
         now = self._now()
-        before = self._owner
-        self._spent[before] += now - self._mark
+        self._spent[self._owner] += now - self._mark
         self._mark = now
         del claims[depth:]
         del self._owners[depth:]
         self._owner = owner = self._owners[-1]
-        if self._boundary is not None and owner != before:
+        if self._boundary is not None:
             self._boundary(owner)
 
     def book(self, slot: int, since_ns: int | None = None) -> None:
@@ -142,14 +142,13 @@ class PhaseClock:
 
     def unwind(self) -> None:
         """Drop whatever is on the stack: after an exception, or where a loop begins or ends."""
-        before = self._owner
         now = self._now()
-        self._spent[before] += now - self._mark
+        self._spent[self._owner] += now - self._mark
         self._mark = now
         del self._claims[1:]
         del self._owners[1:]
         self._owner = owner = self._owners[0]
-        if self._boundary is not None and owner != before:
+        if self._boundary is not None:
             self._boundary(owner)
 
     def take(self) -> tuple[int, list[int]]:
