@@ -271,7 +271,7 @@ def test_a_run_that_is_neither_is_normal():
 def test_severity_comes_before_impact_and_impact_before_the_order_of_rules():
     rows = step_rows(STEPS, input_wait_ms=10.0, callbacks_ms=5.0, unattributed_ms=11.0, forward_ms=8.0)
     assert kinds(judge(rows)) == ["UNATTRIBUTED_HEAVY", "INPUT_BOUND", "CALLBACK_HEAVY"]
-    critical = step_rows(STEPS, input_wait_ms=12.0, callbacks_ms=30.0)
+    critical = step_rows(STEPS, input_wait_ms=20.0, callbacks_ms=40.0)
     assert kinds(judge(critical)) == ["CALLBACK_HEAVY", "INPUT_BOUND"]
 
 
