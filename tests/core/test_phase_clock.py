@@ -111,7 +111,7 @@ def test_after_unwinding_nothing_is_left_of_what_came_before(sequence):
 
 
 @given(timed_moves)
-def test_the_listener_hears_of_every_change_of_owner_and_of_nothing_else(sequence):
+def test_the_listener_knows_who_owns_the_time_after_any_sequence_of_moves(sequence):
     watch = Watch()
     clock = make_clock_with_owners(watch)
     heard = [int(Phase.STARTUP)]
