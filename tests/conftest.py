@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 # Scripts that tests start find the packages as the tests do, installed or not.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")))
-)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
 sys.path += [str(Path(__file__).parent / "reporting"), str(Path(__file__).parent / "reporting" / "summary")]
 
 

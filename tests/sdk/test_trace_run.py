@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from traceml_core.core.phases import Phase
+from traceml_core.instrumentation.batch_size import size_of
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
 from traceml_core.reporting.summary import decode_summary
 from traceml_core.sdk import trace_run
-from traceml_core.instrumentation.batch_size import size_of
 
 DELAY_S = 0.01
 
