@@ -118,16 +118,6 @@ class OpenPhase:
         self._clock.enter(self._phase)
 
 
-class ClosePhase(OpenPhase):
-    """An action at whose end a phase is over."""
-
-    __slots__ = ()
-
-    def __exit__(self, *_: object) -> None:
-        """The phase owned the time up to here."""
-        self._clock.leave(self._phase)
-
-
 class Both:
     """An action that the user's own profiler measures as well."""
 

@@ -76,8 +76,8 @@ class TraceMLCallback(_Callback):  # type: ignore[misc]
             self._run.clock.leave(Phase.VALIDATION)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        """Validation owns the time."""
-        if self._run is not None:
+        """Validation owns the time, unless it does already: in the sanity check, and since its loader was started."""
+        if self._run is not None and self._run.clock.owner is not Phase.VALIDATION:
             self._run.clock.enter(Phase.VALIDATION)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:

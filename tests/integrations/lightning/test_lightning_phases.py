@@ -120,6 +120,16 @@ def test_the_sanity_check_is_validation(runs_dir, recorded):
     assert recorded().total_ms("validation") >= 4 * PLANTED_MS  # two batches of the check, two at the epoch's end
 
 
+def test_training_goes_on_after_a_validation_in_the_middle_of_an_epoch(runs_dir, recorded):
+    module = Plain(forward_ms=PLANTED_MS)
+    trainer(runs_dir, val_check_interval=2, limit_val_batches=1, num_sanity_val_steps=0).fit(
+        module, loader(6), loader(1)
+    )
+    run = recorded()
+    assert run.typical_ms("forward") == pytest.approx(PLANTED_MS, abs=4)
+    assert run.total_ms("validation") < 6 * PLANTED_MS
+
+
 def test_restarted_workers_are_the_loaders_start_and_no_wait_for_data(runs_dir, recorded):
     trainer(runs_dir, max_epochs=3).fit(Plain(), loader(3, num_workers=1))
     run = recorded()
