@@ -7,45 +7,54 @@ from typing import Any
 
 from traceml_core.loggers.error_log import get_error_logger, report_failure
 
+TOKEN_KEYS = ("input_ids", "inputs_embeds", "tokens")
+PARTS_LIMIT = 8
 DEPTH_LIMIT = 4
+UNKNOWN = (None, None)
 _logger = get_error_logger("BatchSize")
 
 
 def size_of(batch: Any) -> tuple[int | None, int | None]:
-    """The samples and tokens of a batch; null where it does not show them.
+    """The samples and tokens of a batch; null where it does not show them. Never raises.
 
     Samples are the first dimension of the first array found in nested mappings, lists and tuples. Tokens are the
     elements of `input_ids` of shape (samples, length), padding included.
     """
     try:
-        kind = type(batch)
-        if kind is list or kind is tuple:
-            shape = getattr(batch[0], "shape", None) if batch else None
-            return (shape[0], None) if shape else (_samples_of(batch, DEPTH_LIMIT), None)
-        return _samples_of(batch, DEPTH_LIMIT), _tokens_of(batch)
+        return _size_of(batch, DEPTH_LIMIT)
     except Exception as error:  # noqa: BLE001 - a batch may be anything, and counting it must never end training
         report_failure(_logger, "counting a batch", error)
-        return None, None
+        return UNKNOWN
 
 
-def _tokens_of(batch: Any) -> int | None:
-    input_ids = batch.get("input_ids") if isinstance(batch, Mapping) else getattr(batch, "input_ids", None)
-    shape = getattr(input_ids, "shape", None)
-    return shape[0] * shape[1] if shape is not None and len(shape) == 2 else None
-
-
-def _samples_of(batch: Any, depth: int) -> int | None:
+def _size_of(batch: Any, depth: int) -> tuple[int | None, int | None]:
+    kind = type(batch)
+    if kind is list or kind is tuple:
+        return _size_of_parts(batch, depth)
+    if kind is dict:
+        return _size_of_mapping(batch, depth)
     shape = getattr(batch, "shape", None)
     if shape is not None:
-        return shape[0] if len(shape) else None
-    if not depth:
-        return None
+        return (int(shape[0]), None) if len(shape) else UNKNOWN
     if isinstance(batch, Mapping):
-        batch = batch.values()
-    elif not isinstance(batch, (list, tuple)):
-        return None
-    for part in batch:
-        samples = _samples_of(part, depth - 1)
-        if samples is not None:
-            return samples
-    return None
+        return _size_of_mapping(batch, depth)
+    return _size_of_parts(batch, depth) if isinstance(batch, (tuple, list)) else UNKNOWN
+
+
+def _size_of_parts(parts: Any, depth: int) -> tuple[int | None, int | None]:
+    if depth:
+        for part in parts[:PARTS_LIMIT]:
+            size = _size_of(part, depth - 1)
+            if size[0] is not None:
+                return size
+    return UNKNOWN
+
+
+def _size_of_mapping(batch: Mapping[Any, Any], depth: int) -> tuple[int | None, int | None]:
+    for key in TOKEN_KEYS:
+        if key in batch:
+            shape = getattr(batch[key], "shape", None)
+            if shape is not None and len(shape) > 1:
+                samples = int(shape[0])
+                return samples, samples * int(shape[1])
+    return _size_of_parts(list(batch.values()), depth)
