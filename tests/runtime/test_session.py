@@ -81,8 +81,7 @@ def test_a_run_ends_with_a_verdict_a_card_and_its_files(open_run, capfd):
     assert {"manifest.json", "telemetry.sqlite", "final_summary.json", "final_summary.txt"} <= left
     aggregator.wait(LIMIT_S)
     wait_for(lambda: not aggregator.is_running())
-    wait_for(lambda: "traceml-reaper" not in {thread.name for thread in threading.enumerate()})
-    assert not [thread for thread in threading.enumerate() if "traceml" in thread.name]
+    wait_for(lambda: not {"traceml-sender", "traceml-reaper"} & {thread.name for thread in threading.enumerate()})
 
 
 def test_finish_and_close_count_once(open_run, capfd):

@@ -212,8 +212,19 @@ def test_no_file_of_the_working_directory_gets_into_the_aggregator(tmp_path, sha
     assert (run_folder(tmp_path) / "errors.log").read_text() == ""
 
 
+LOADED_FROM = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location(
+    "traceml_core", {package!r} + "/__init__.py", submodule_search_locations=[{package!r}]
+)
+sys.modules["traceml_core"] = module_from_spec(spec)
+spec.loader.exec_module(sys.modules["traceml_core"])
+"""
+
+
 def test_nor_where_this_package_itself_lies_in_the_working_directory(tmp_path, shadowed):
-    # As an editable install has it: the checkout is the last place on the path, and the working directory.
+    # As an editable install has it: the checkout, here the working directory, is found by a finder and not by the path.
     shutil.copytree(Path(ROOT) / "traceml_core", shadowed / "traceml_core", ignore=shutil.ignore_patterns("*.pyc"))
     ended = run_script(
         tmp_path,
@@ -224,7 +235,7 @@ session = open_run(); train(session, 20); session.close()
 """,
         cwd=shadowed,
         PYTHONPATH="",
-        before=f"import sys; sys.path.append({str(shadowed)!r})\n",
+        before=LOADED_FROM.format(package=str(shadowed / "traceml_core")),
     )
     assert ended.returncode == 0, ended.stderr
     assert summary_in(run_folder(tmp_path)).run.steps == 20
