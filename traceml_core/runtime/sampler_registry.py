@@ -52,9 +52,11 @@ DEFAULT_SAMPLER_REGISTRY: tuple[SamplerSpec, ...] = (
 )
 
 
-def samplers_for(profile: str, mode: str) -> tuple[SamplerSpec, ...]:
-    """The samplers of a profile in a mode."""
-    return tuple(spec for spec in DEFAULT_SAMPLER_REGISTRY if profile in spec.profiles and mode in spec.modes)
+def samplers_for(
+    profile: str, mode: str, registry: tuple[SamplerSpec, ...] = DEFAULT_SAMPLER_REGISTRY
+) -> tuple[SamplerSpec, ...]:
+    """The samplers of a profile in a mode, in the registry's order."""
+    return tuple(spec for spec in registry if profile in spec.profiles and mode in spec.modes)
 
 
 def row_types() -> tuple[type[Row], ...]:
