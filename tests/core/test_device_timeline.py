@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from traceml_core.core.phases import STEP_PHASES, Phase
 from traceml_core.instrumentation.device_timeline import DeviceTimeline, cuda_timeline
 from traceml_core.instrumentation.phase_clock import PhaseClock
+from traceml_core.instrumentation.step_memory import cuda_step_memory
 from traceml_core.instrumentation.step_recorder import StepRecorder
 from traceml_core.loggers.error_log import FAILURES, close_error_log
 
@@ -72,7 +73,7 @@ class Training:
     def __init__(self, **options: Any):
         self.device = FakeDevice()
         self.timeline = DeviceTimeline(
-            self.device.new_event, self.device.record, is_capturing=lambda: self.device.is_capturing, **options
+            self.device.new_event, self.device.record, leave_alone=lambda: self.device.is_capturing, **options
         )
         self.clock = PhaseClock()
         self.steps = StepRecorder(self.clock, device=self.timeline)
@@ -351,6 +352,24 @@ def test_host_and_device_agree_when_the_device_keeps_up_with_the_host(sequence):
             device.catches_up()
             in_step = record.spent_ns[: Phase.UNATTRIBUTED + 1]
             assert record.device_ns == pytest.approx(in_step, abs=2_000)
+
+
+def test_a_device_that_nobody_uses_is_not_woken():
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_initialized():
+        pytest.skip("another test uses the device")
+    clock = PhaseClock()
+    steps = StepRecorder(clock, device=cuda_timeline(clock), memory=cuda_step_memory())
+    clock.leave(Phase.STARTUP)
+    for _ in range(3):
+        steps.fetch()
+        clock.enter(Phase.BACKWARD)
+        clock.leave(Phase.BACKWARD)
+        steps.optimizer_step()
+    steps.finish()
+    assert not torch.cuda.is_initialized()
+    assert [(record.device_ns, record.memory) for record in steps.queue] == [(None, None)] * 5
+    assert not FAILURES
 
 
 @pytest.mark.gpu

@@ -65,7 +65,7 @@ class DeviceTimeline:
         new_event: Callable[[], Any],
         record_event: Callable[[Any], None],
         *,
-        is_capturing: Callable[[], bool] = lambda: False,
+        leave_alone: Callable[[], bool] = lambda: False,
         pending_limit: int = PENDING_LIMIT,
     ) -> None:
         """Nothing is timed before the first `close`.
@@ -73,12 +73,12 @@ class DeviceTimeline:
         Args:
             new_event: makes a `DeviceEvent`; used again after its step.
             record_event: records one on the training stream.
-            is_capturing: whether a graph is being captured, when events must be left alone.
+            leave_alone: whether events must not be touched now: a graph is being captured, or the device is not used.
             pending_limit: so many steps may wait for the device; beyond, the oldest is left with host time.
         """
         self._new_event = new_event
         self._record_event = record_event
-        self._is_capturing = is_capturing
+        self._leave_alone = leave_alone
         self._pending_limit = pending_limit
         self._pool: list[Any] = []
         self._pending: deque[_PendingStep] = deque()
@@ -157,7 +157,7 @@ class DeviceTimeline:
     def _recorded(self) -> Any:
         """A new event on the training stream; None where that is not possible now."""
         try:
-            if self._is_capturing():
+            if self._leave_alone():
                 return None
             event = self._pool.pop() if self._pool else self._new_event()
             self._record_event(event)
@@ -191,7 +191,7 @@ class DeviceTimeline:
         if end is None:
             return step.record
         try:
-            if self._is_capturing() or not end.query() or not all(event.query() for event in step.events):
+            if self._leave_alone() or not end.query() or not all(event.query() for event in step.events):
                 return None
             device_ns = _nanoseconds_per_phase([*step.events, end], step.slots)
         except (RuntimeError, ValueError) as error:
@@ -209,18 +209,22 @@ def cuda_timeline(_: PhaseClock, device: int | None = None) -> DeviceTimeline:
     """
     import torch
 
+    cuda: Any = torch.cuda
     bound = device
-    make_event: Any = torch.cuda.Event
+    is_used = False
 
     def record(event: Any) -> None:
         nonlocal bound
         if bound is None:
-            bound = torch.cuda.current_device()
-        event.record(torch.cuda.current_stream(bound))
+            bound = cuda.current_device()
+        event.record(cuda.current_stream(bound))
 
-    return DeviceTimeline(
-        lambda: make_event(enable_timing=True), record, is_capturing=torch.cuda.is_current_stream_capturing
-    )
+    def leave_alone() -> bool:
+        nonlocal is_used
+        is_used = is_used or cuda.is_initialized()  # never the first to wake the device
+        return not is_used or cuda.is_current_stream_capturing()
+
+    return DeviceTimeline(lambda: cuda.Event(enable_timing=True), record, leave_alone=leave_alone)
 
 
 def _nanoseconds_per_phase(events: list[Any], slots: list[int]) -> list[int | None]:

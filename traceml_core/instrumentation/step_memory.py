@@ -97,17 +97,20 @@ def cuda_step_memory(device: int | None = None) -> StepMemory:
     """The step memory of a CUDA device; by default of the one that is current at the first step."""
     import torch
 
+    cuda: Any = torch.cuda
     bound = device
 
     def read_stats() -> Mapping[str, Any]:
         nonlocal bound
+        if not cuda.is_initialized():
+            return {}
         if bound is None:
-            bound = torch.cuda.current_device()
-        stats: Mapping[str, Any] = torch.cuda.memory_stats_as_nested_dict(bound)
+            bound = cuda.current_device()
+        stats: Mapping[str, Any] = cuda.memory_stats_as_nested_dict(bound)
         return stats
 
     def find_device() -> tuple[int, int | None]:
-        return bound or 0, int(torch.cuda.get_device_properties(bound).total_memory)
+        return bound or 0, int(cuda.get_device_properties(bound).total_memory)
 
     return StepMemory(read_stats, find_device)
 
