@@ -56,18 +56,16 @@ class Reports:
         except Exception as error:  # noqa: BLE001 - the edge of the whole report: a sentence takes its place
             report_failure(_logger, "building the final report", error)
             return Report(self._not_built(error), None)
-        waited_s = 0.0 if request is None else request.closing_ns / 1e9
-        spent = msgspec.structs.replace(summary.telemetry, report_s=round(waited_s + time.monotonic() - began, 3))
-        summary = msgspec.structs.replace(summary, telemetry=spent)
-        unwritten = self._write(summary)
-        card = ""
+        text = card = ""
         verdict = None
         with fail_open(_logger, "drawing the card"):
+            text = self._card(summary, None)
             card = self._card(summary, request)
         with fail_open(_logger, "telling the verdict"):
             from traceml_core.reporting.verdict import verdict_of
 
             verdict = verdict_of(summary)
+        unwritten = self._write(_with_report_time(summary, request, began), text or self._plain(summary))
         if request is not None and request.style != "off":
             card = (card or self._plain(summary)) + unwritten
         return Report(card, verdict)
@@ -78,15 +76,12 @@ class Reports:
         summary: FinalSummary = build_summary(self._folder.path, status=status)
         return summary
 
-    def _write(self, summary: FinalSummary) -> str:
+    def _write(self, summary: FinalSummary, text: str) -> str:
         """Write the final files; the line that says so where they could not be written."""
         try:
             from traceml_core.reporting.final import write_final
 
-            text = ""
-            with fail_open(_logger, "drawing the card"):
-                text = self._card(summary, None)
-            write_final(self._folder.path, summary, text or self._plain(summary))
+            write_final(self._folder.path, summary, text)
             self._driver.close()
         except Exception as error:  # noqa: BLE001 - the card is still printed
             report_failure(_logger, "writing the final report", error)
@@ -115,6 +110,13 @@ class Reports:
             f"TraceML: the report could not be built ({_reason(error)}); {recorded} {self._folder.path}.\n"
             f"errors.log there says why; `traceml report {self._folder.path}` tries again.\n"
         )
+
+
+def _with_report_time(summary: FinalSummary, request: Finish | None, began_s: float) -> FinalSummary:
+    """The summary with what its run has waited for it: for the last rows to be stored, and for the report."""
+    waited_s = 0.0 if request is None else request.closing_ns / 1e9
+    spent = msgspec.structs.replace(summary.telemetry, report_s=round(waited_s + time.monotonic() - began_s, 3))
+    return msgspec.structs.replace(summary, telemetry=spent)
 
 
 def _reason(error: Exception) -> str:

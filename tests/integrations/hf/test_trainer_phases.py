@@ -117,7 +117,7 @@ def test_rows_partition_the_time_and_cover_the_training(tmp_path, recorded):
     parts = sum(run.rows[name] for name in kinds if name not in ("started_ns", "interval_ns"))
     assert (parts == run.rows["interval_ns"]).all()
     report_ns = (run.summary.telemetry.report_s or 0) * 1e9
-    assert run.rows["interval_ns"].sum() + report_ns >= 0.98 * around_ns
+    assert run.rows["interval_ns"].sum() + report_ns >= 0.97 * around_ns  # the trackers' end and the card lie after it
     assert run.summary.time_budget.coverage_share >= 0.99
     assert run.steps["unattributed_ns"].sum() <= 0.08 * run.steps["interval_ns"].sum()
 

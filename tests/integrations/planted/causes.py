@@ -8,6 +8,7 @@ import torch
 
 CAUSES = (
     "healthy",
+    "accounted",
     "slow_dataset",
     "few_workers",
     "slow_collate",
@@ -55,8 +56,8 @@ def collate_slowly(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tens
 
 
 def steps(cause: str) -> int:
-    """Batches in all: 100, and 300 where memory must be seen to creep."""
-    return 400 if cause.startswith("leaked") else 100
+    """Batches in all: 100, and 400 where memory must be seen to creep or the whole time is to be accounted for."""
+    return 400 if cause.startswith("leaked") or cause == "accounted" else 100
 
 
 def epochs(cause: str) -> int:
