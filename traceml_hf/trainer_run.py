@@ -47,7 +47,6 @@ class TrainerRun:
         self._undo: list[Callable[[], object]] = []
         self._arrival: GradientArrival | None = None
         self._evaluating = False
-        self._logged_step = 0
         self._finished = False
         self._session.on_end = self.put_back
         self._steps.start_at(trainer.state.global_step)
@@ -78,8 +77,7 @@ class TrainerRun:
         self._steps.optimizer_step()
         self._loop.step_ends()
         every = self._settings.log_every_n_steps
-        if every is not None and self._steps.steps_done - self._logged_step >= every:
-            self._logged_step = self._steps.steps_done
+        if every is not None and self.trainer.state.global_step % every == 0:
             self._write(self._session.live_verdict())
 
     def logged(self, is_last: bool) -> None:

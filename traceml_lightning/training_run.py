@@ -89,8 +89,8 @@ class TrainingRun:
 
     def log_during_training(self) -> None:
         """Write the newest live verdict to the loggers, every `log_every_n_steps`."""
-        step = self.steps.step
-        if step - self._logged_step >= (self._settings.log_every_n_steps or 1):
+        step = self._trainer.global_step
+        if step != self._logged_step and step % (self._settings.log_every_n_steps or 1) == 0:
             self._logged_step = step
             self._write(self._session.live_verdict())
 

@@ -68,3 +68,32 @@ def recorded(runs_dir: Path) -> Callable[..., Any]:
         return runs[0]
 
     return read
+
+
+@pytest.fixture
+def tensorboard_events() -> Callable[[Path], Any]:
+    """Reads the event files of a TensorBoard folder."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    def read(folder: Path) -> Any:
+        return accumulator.EventAccumulator(str(folder)).Reload()
+
+    return read
+
+
+@pytest.fixture
+def mlflow_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Points MLflow at a file store in the test's folder; gives its address and what reads the runs in it."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    address = (tmp_path / "mlruns").as_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(address)
+
+    def read() -> list[Any]:
+        client = mlflow.MlflowClient(address)
+        return list(client.search_runs([one.experiment_id for one in client.search_experiments()]))
+
+    yield address, read
+    mlflow.set_tracking_uri(before)
