@@ -137,7 +137,7 @@ class TrainerRun:
             self._undo.append(lambda: remove(loader))
         self._session.describe(loader=loader_facts(loader)["loader"])
         if trainer.args.world_size > 1:
-            self._arrival = GradientArrival.attach(trainer.model)
+            self._arrival = GradientArrival.attach(trainer.model, self._steps.gradients_arrived)
             if self._arrival is None:
                 self._session.describe(unmeasured=(*_facts(trainer).unmeasured, Phase.GRAD_SYNC.key))
             else:

@@ -70,7 +70,7 @@ class TrainingRun:
             if loader is not None:
                 self._session.describe(**loader_facts(loader))
             if self._trainer.world_size > 1:
-                self._arrival = GradientArrival.attach(self._trainer.model)
+                self._arrival = GradientArrival.attach(self._trainer.model, self.steps.gradients_arrived)
                 if self._arrival is None:
                     self._session.describe(unmeasured=(Phase.GRAD_SYNC.key,))
 

