@@ -9,6 +9,7 @@ from rich.text import Text
 from traceml_core.core.phases import STEP_PHASES, Phase
 from traceml_core.core.units import byte_size, count, percent, seconds
 from traceml_core.diagnostics.model import Issue
+from traceml_core.diagnostics.step_time.policy import SUMMARY_STEP_TIME_POLICY
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.reporting import final
 from traceml_core.reporting.card_layout import TITLE_COLUMNS, Look, bar, indented, look_for, row, spread, to_text
@@ -84,7 +85,7 @@ def _verdict(summary: FinalSummary, look: Look) -> list[Text]:
     lines += indented(Text(look.shown(issue.summary)), MOST_SENTENCE_LINES, look)
     if issue.action:
         lines += row("Next", issue.action, look, most=MOST_SENTENCE_LINES, title_style="bold")
-    gain = _gain(issue)
+    gain = _gain(issue, summary.time_budget.wall_s)
     if gain:
         lines += row("Gain", gain, look, title_style="bold")
     if issue.risk is not None:
@@ -93,11 +94,12 @@ def _verdict(summary: FinalSummary, look: Look) -> list[Text]:
     return lines
 
 
-def _gain(issue: Issue) -> str | None:
+def _gain(issue: Issue, wall_s: float) -> str | None:
     share = issue.impact_share
     if share is None or share < SMALL_SHARE:
         return None
-    text = f"up to {percent(share)} of the run's time"
+    is_short = wall_s < SUMMARY_STEP_TIME_POLICY.short_run_s
+    text = f"up to {percent(share)} of the {'time after warm-up' if is_short else 'run'}"
     return text + (f": {1 / (1 - share):.1f}× as fast at best" if 0.05 <= share <= 0.95 else "")
 
 

@@ -33,7 +33,7 @@ def test_the_verdict_says_what_is_true_what_to_do_and_what_it_would_gain():
     assert "[INPUT BOUND]  critical" in card
     assert "Training waits for data: 62% of each step." in card
     assert "Raise num_workers" in row_of(card, "Next")
-    assert row_of(card, "Gain").endswith("up to 61% of the run's time: 2.6x as fast at best")
+    assert row_of(card, "Gain").endswith("up to 61% of the time after warm-up: 2.6x as fast at best")
 
 
 def test_the_next_step_is_never_cut():

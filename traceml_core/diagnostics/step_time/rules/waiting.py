@@ -43,7 +43,8 @@ class InputBound:
             kind=self.kind,
             severity=severity,
             section="step_time",
-            summary=f"Training waits for data during {percent(share)} of its time, {milliseconds(wait_ms)} a step.",
+            summary=f"After warm-up, training waits for data during {percent(share)} of its time, "
+            f"{milliseconds(wait_ms)} a step.",
             action=feed_faster(steps, policy),
             impact_share=steps.share_of_run(steps.habitual_s[Phase.INPUT_WAIT.key]),
             evidence={
