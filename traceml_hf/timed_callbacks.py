@@ -28,21 +28,23 @@ class TimedCallbacks(list[Any]):
         self._ours = ours
         self._clock = clock
         self._run = run
-        self._slots: dict[int, int] = {}
+        self._known: list[Any] = []
+        self._others: list[tuple[Any, int]] = []
+        self._has_ours = False
 
     def __iter__(self) -> Iterator[Any]:
         if sys._getframe(1).f_code.co_name != "call_event":  # somebody looks through the list: no event, no stamps
             yield from list.__iter__(self)
             return
-        ours, clock, slots = self._ours, self._clock, self._slots
-        others = [callback for callback in list.__iter__(self) if callback is not ours]
-        if len(others) < len(self):
-            yield ours
-        for callback in others:
-            slot = slots.get(id(callback)) or self._slot(callback)
-            clock.enter(slot)
+        if list.__ne__(self, self._known):  # callbacks have come or gone; this compares identities
+            self._look()
+        if self._has_ours:
+            yield self._ours
+        enter, leave = self._clock.enter, self._clock.leave
+        for callback, slot in self._others:
+            enter(slot)
             yield callback
-            clock.leave(slot)
+            leave(slot)
         self._run.callbacks_done()
 
     def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
@@ -53,8 +55,13 @@ class TimedCallbacks(list[Any]):
 
         return [copy.deepcopy(callback, memo) for callback in list.__iter__(self)]
 
+    def _look(self) -> None:
+        """Take note of who is in the list now."""
+        self._known = list(list.__iter__(self))
+        self._others = [(callback, self._slot(callback)) for callback in self._known if callback is not self._ours]
+        self._has_ours = len(self._others) < len(self._known)
+
     def _slot(self, callback: Any) -> int:
         kind = type(callback)
         phase = Phase.LOGGING if kind.__module__.startswith(TRACKERS) else Phase.CALLBACKS
-        slot = self._slots[id(callback)] = self._clock.slot(phase, kind.__name__)
-        return slot
+        return self._clock.slot(phase, kind.__name__)

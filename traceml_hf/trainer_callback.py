@@ -66,18 +66,17 @@ class TraceMLCallback(TrainerCallback):
         """Open a run; one that is still open was left by an exception that somebody caught."""
         begun_ns = self._begun_ns or perf_counter_ns()
         self._begun_ns = None
-        if self._run is not None:
-            self._run.abandon()
-            self._run = None
         if not self._settings.enabled:
             return
         with fail_open(logger, "opening the run"):
             trainer = _calling("_inner_training_loop") or self._trainer
+            self._run = None
             if trainer is None:
                 say("the trainer was not found, nothing is recorded; say TraceMLCallback().attach(trainer)")
             elif self._is_second(trainer):
                 say("a second TraceMLCallback in one trainer does nothing")
             else:
+                TrainerRun.abandon_left(trainer)
                 self._run = TrainerRun(trainer, self, self._settings, begun_ns)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -33,6 +33,18 @@ CAUGHT = RunError("unknown", "training was left by an exception that was caught,
 class TrainerRun:
     """An open run of one trainer. Nothing of it outlives its end."""
 
+    _open: ClassVar[list[TrainerRun]] = []
+
+    @classmethod
+    def abandon_left(cls, trainer: Any) -> None:
+        """Close the runs whose `train` was left by an exception that somebody caught, before `trainer` begins its own.
+
+        A run whose `train` is still among the callers goes on: `trainer` trains inside it.
+        """
+        for run in list(cls._open):
+            if run.trainer is trainer or not _is_among_callers(run.trainer):
+                run.abandon()
+
     def __init__(self, trainer: Any, callback: TraceMLCallback, settings: Settings, started_ns: int) -> None:
         """Open the session and put the stand-ins in."""
         self.trainer = trainer
@@ -49,6 +61,7 @@ class TrainerRun:
         self._evaluating = False
         self._finished = False
         self._session.on_end = self.put_back
+        self._open.append(self)
         self._steps.start_at(trainer.state.global_step)
         if self._session.enabled:
             with fail_open(logger, "watching the trainer"):
@@ -120,6 +133,8 @@ class TrainerRun:
     def put_back(self) -> None:
         """Take every stand-in away."""
         self._loop.is_open = False
+        if self in self._open:
+            self._open.remove(self)
         while self._undo:
             with fail_open(logger, "putting the trainer's own things back"):
                 self._undo.pop()()
@@ -189,6 +204,15 @@ class TrainerRun:
             with fail_open(logger, "writing to the trackers"):
                 callbacks = list(list.__iter__(self.trainer.callback_handler.callbacks))
                 write_results(callbacks, verdict, self.trainer.state.global_step)
+
+
+def _is_among_callers(trainer: Any) -> bool:
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "_inner_training_loop" and frame.f_locals.get("self") is trainer:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def _facts(trainer: Any) -> RunFacts:

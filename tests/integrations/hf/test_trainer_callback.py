@@ -48,7 +48,18 @@ def test_two_trainings_are_two_runs(tmp_path, recorded):
     assert [run.summary.run.steps for run in recorded(every=True)] == [6, 6]
 
 
-def test_resume_goes_on_counting(tmp_path, recorded):
+def test_a_training_that_was_left_by_a_caught_error_does_not_take_the_next_one_in(tmp_path, recorded):
+    with pytest.raises(IndexError):
+        trainer(tmp_path, data=_Breaks(12)).train()
+    trainer(tmp_path).train()
+    left, next_one = recorded(every=True)
+    assert left.summary.run.status == "failed"
+    assert (next_one.summary.run.status, next_one.summary.run.steps) == ("completed", 6)
+
+
+def test_resume_goes_on_counting(tmp_path, recorded, monkeypatch):
+    # transformers 4.46 loads its own random state in a way that newer torch refuses without this.
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     trainer(tmp_path, settings=False, save_strategy="steps", save_steps=3).train()
     trainer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "output" / "checkpoint-3"))
     run = recorded()
@@ -226,6 +237,13 @@ class _TooLarge(Tiny):
         if self.training and len(features) > 4:
             raise RuntimeError("CUDA out of memory.")
         return super().forward(features, labels)
+
+
+class _Breaks(Samples):
+    def __getitem__(self, index):
+        if index == 7:
+            raise IndexError("no such sample")
+        return super().__getitem__(index)
 
 
 class _Tokens(torch.utils.data.Dataset):

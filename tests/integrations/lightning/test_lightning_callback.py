@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 import subprocess
@@ -74,7 +75,7 @@ def test_an_error_ends_the_run_as_failed_and_goes_on_as_it_is(runs_dir, recorded
 
 
 def test_ctrl_c_ends_the_run_as_interrupted(runs_dir, recorded):
-    with pytest.raises(SystemExit):
+    with contextlib.suppress(SystemExit):  # by which newer releases of Lightning leave
         trainer(runs_dir).fit(_Raises(KeyboardInterrupt()), loader())
     assert recorded().summary.run.status == "interrupted"
 
