@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from transformers import TrainerCallback
+
 from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
 
@@ -16,10 +18,11 @@ TRACKERS = "transformers.integrations"
 
 
 class TimedCallbacks(list[Any]):
-    """A list that, when iterated, yields ours first and stamps the clock around each of the others.
+    """A list that, when an event is sent through it, yields ours first and stamps the clock around each of the others.
 
     Ours comes first so that an event's time is told before others add to it, and so that results are written before
-    trackers close. The order of the list itself does not change. A copy or pickle of it is a plain list.
+    trackers close. Callbacks that do nothing at an event are passed over: that pays for the stamps. The order of the
+    list itself does not change. A copy or pickle of it is a plain list.
     """
 
     def __init__(self, callbacks: list[Any], ours: Any, clock: PhaseClock, run: TrainerRun) -> None:
@@ -29,23 +32,28 @@ class TimedCallbacks(list[Any]):
         self._clock = clock
         self._run = run
         self._known: list[Any] = []
-        self._others: list[tuple[Any, int]] = []
-        self._has_ours = False
+        self._hearing: dict[str, tuple[bool, list[tuple[Any, int]]]] = {}
 
     def __iter__(self) -> Iterator[Any]:
-        if sys._getframe(1).f_code.co_name != "call_event":  # somebody looks through the list: no event, no stamps
+        caller = sys._getframe(1)
+        if caller.f_code.co_name != "call_event":  # somebody looks through the list: no event, no stamps
             yield from list.__iter__(self)
             return
+        event = caller.f_locals["event"]
+        del caller
         if list.__ne__(self, self._known):  # callbacks have come or gone; this compares identities
-            self._look()
-        if self._has_ours:
+            self._known = list(list.__iter__(self))
+            self._hearing.clear()
+        hearing = self._hearing.get(event) or self._who_hears(event)
+        if hearing[0]:
             yield self._ours
         enter, leave = self._clock.enter, self._clock.leave
-        for callback, slot in self._others:
+        for callback, slot in hearing[1]:
             enter(slot)
             yield callback
             leave(slot)
-        self._run.callbacks_done()
+        if event == "on_train_end":
+            self._run.callbacks_done()
 
     def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
         return list, (list(list.__iter__(self)),)
@@ -55,13 +63,20 @@ class TimedCallbacks(list[Any]):
 
         return [copy.deepcopy(callback, memo) for callback in list.__iter__(self)]
 
-    def _look(self) -> None:
-        """Take note of who is in the list now."""
-        self._known = list(list.__iter__(self))
-        self._others = [(callback, self._slot(callback)) for callback in self._known if callback is not self._ours]
-        self._has_ours = len(self._others) < len(self._known)
+    def _who_hears(self, event: str) -> tuple[bool, list[tuple[Any, int]]]:
+        """Whether ours does something at this event, and who else does, with the slot of each."""
+        hearing = [callback for callback in self._known if not _does_nothing(callback, event)]
+        others = [(callback, self._slot(callback)) for callback in hearing if callback is not self._ours]
+        self._hearing[event] = found = (len(others) < len(hearing), others)
+        return found
 
     def _slot(self, callback: Any) -> int:
         kind = type(callback)
         phase = Phase.LOGGING if kind.__module__.startswith(TRACKERS) else Phase.CALLBACKS
         return self._clock.slot(phase, kind.__name__)
+
+
+def _does_nothing(callback: Any, event: str) -> bool:
+    """Whether a callback has transformers' own empty method for an event."""
+    empty = getattr(TrainerCallback, event, None)
+    return empty is not None and getattr(type(callback), event, None) is empty and event not in vars(callback)
