@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from transformers import TrainerCallback
 
 from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
-
-if TYPE_CHECKING:
-    from traceml_hf.trainer_run import TrainerRun
 
 TRACKERS = "transformers.integrations"
 
@@ -25,12 +22,12 @@ class TimedCallbacks(list[Any]):
     list itself does not change. A copy or pickle of it is a plain list.
     """
 
-    def __init__(self, callbacks: list[Any], ours: Any, clock: PhaseClock, run: TrainerRun) -> None:
-        """Hold `callbacks`, of which `ours` is one."""
+    def __init__(self, callbacks: list[Any], ours: Any, clock: PhaseClock, when_over: Callable[[], None]) -> None:
+        """Hold `callbacks`, of which `ours` is one; `when_over` is called once all have heard of the training's end."""
         super().__init__(callbacks)
         self._ours = ours
         self._clock = clock
-        self._run = run
+        self._when_over = when_over
         self._known: list[Any] = []
         self._hearing: dict[str, tuple[bool, list[tuple[Any, int]]]] = {}
 
@@ -53,7 +50,7 @@ class TimedCallbacks(list[Any]):
             yield callback
             leave(slot)
         if event == "on_train_end":
-            self._run.callbacks_done()
+            self._when_over()
 
     def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
         return list, (list(list.__iter__(self)),)

@@ -77,7 +77,7 @@ class TraceMLCallback(TrainerCallback):
                 say("a second TraceMLCallback in one trainer does nothing")
             else:
                 TrainerRun.abandon_left(trainer)
-                self._run = TrainerRun(trainer, self, self._settings, begun_ns)
+                self._run = TrainerRun(trainer, self, self._settings, begun_ns, self._run_closed)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The loader starts."""
@@ -129,7 +129,7 @@ class TraceMLCallback(TrainerCallback):
         if self._run is not None:
             self._run.train_ends()
 
-    def run_closed(self) -> None:
+    def _run_closed(self) -> None:
         """The run has been closed; the next `train` opens its own."""
         if self._run is not None:
             trainer, self._run = self._run.trainer, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -22,9 +22,6 @@ from traceml_hf.accelerate_loaders import install, remove
 from traceml_hf.timed_callbacks import TimedCallbacks
 from traceml_hf.trainer_loop import TrainerLoop
 from traceml_hf.trainer_trackers import write_results
-
-if TYPE_CHECKING:
-    from traceml_hf.trainer_callback import TraceMLCallback
 
 logger = get_error_logger("Trainer")
 CAUGHT = RunError("unknown", "training was left by an exception that was caught, and began again")
@@ -45,10 +42,13 @@ class TrainerRun:
             if run.trainer is trainer or not _is_among_callers(run.trainer):
                 run.abandon()
 
-    def __init__(self, trainer: Any, callback: TraceMLCallback, settings: Settings, started_ns: int) -> None:
-        """Open the session and put the stand-ins in."""
+    def __init__(
+        self, trainer: Any, ours: Any, settings: Settings, started_ns: int, on_closed: Callable[[], None]
+    ) -> None:
+        """Open the session and put the stand-ins in. `ours` is the callback among the trainer's that is the run's."""
         self.trainer = trainer
-        self._callback = callback
+        self._ours = ours
+        self._on_closed = on_closed
         self._settings = settings
         accelerator = trainer.accelerator
         self._session = open_session(
@@ -123,7 +123,7 @@ class TrainerRun:
         """Every callback has heard of the event; after the last one of all, the card is printed."""
         if self._finished:
             self._session.close()
-            self._callback.run_closed()
+            self._on_closed()
 
     def abandon(self) -> None:
         """The run was left by an exception that somebody caught: it failed."""
@@ -142,7 +142,7 @@ class TrainerRun:
     def _watch(self) -> None:
         trainer = self.trainer
         handler = trainer.callback_handler
-        timed = TimedCallbacks(handler.callbacks, self._callback, self._clock, self)
+        timed = TimedCallbacks(handler.callbacks, self._ours, self._clock, self.callbacks_done)
         handler.callbacks = timed
         self._undo.append(lambda: _restore_callbacks(handler, timed))
         loader = handler.train_dataloader

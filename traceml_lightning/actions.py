@@ -22,8 +22,10 @@ CHECKPOINT_HOOKS = ("on_save_checkpoint", "on_load_checkpoint")
 class ActionTable:
     """The context of every action, looked up by its name and made when it is first seen."""
 
-    def __init__(self, trainer: Any, ours: Any, clock: PhaseClock, steps: StepRecorder, bases: tuple[type, type, type]):
-        """`bases` are Lightning's `Callback`, `Checkpoint` and `LightningModule`; `ours` is the TraceMLCallback."""
+    def __init__(
+        self, trainer: Any, ours: type, clock: PhaseClock, steps: StepRecorder, bases: tuple[type, type, type]
+    ):
+        """`bases` are Lightning's `Callback`, `Checkpoint` and `LightningModule`; `ours` is TraceMLCallback."""
         self._trainer, self._ours, self._clock, self._steps = trainer, ours, clock, steps
         self._callback, self._checkpoint, self._module = bases
         self._fetch = Fetch(clock, steps, lambda: starts_workers(trainer))
@@ -69,7 +71,7 @@ class ActionTable:
 
     def _callback_hook(self, state_key: str, hook: str) -> Any:
         callback = next((one for one in self._trainer.callbacks if one.state_key == state_key), None)
-        if callback is None or isinstance(callback, type(self._ours)) or not _overrides(callback, hook, self._callback):
+        if callback is None or isinstance(callback, self._ours) or not _overrides(callback, hook, self._callback):
             return NOTHING
         phase = Phase.CHECKPOINT if isinstance(callback, self._checkpoint) else Phase.CALLBACKS
         return InPhase(self._clock, self._clock.slot(phase, type(callback).__name__))

@@ -63,7 +63,9 @@ class TraceMLCallback(_Callback):  # type: ignore[misc]
             say("a second TraceMLCallback in one trainer does nothing")
             return
         with fail_open(logger, "opening the run"):
-            self._run = TrainingRun(trainer, self, self._settings, self._first_seen_ns or perf_counter_ns())
+            self._run = TrainingRun(
+                trainer, TraceMLCallback, self._settings, self._first_seen_ns or perf_counter_ns(), self._run_closed
+            )
 
     def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:
         """The sanity check is validation."""
@@ -132,7 +134,7 @@ class TraceMLCallback(_Callback):  # type: ignore[misc]
             self._run.finish("interrupted" if interrupted else "failed", exception)
             self._run.close()
 
-    def run_closed(self) -> None:
+    def _run_closed(self) -> None:
         """The run has been closed; the next `fit` opens its own."""
         self._run = None
         self._first_seen_ns = None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import platform
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -21,9 +22,6 @@ from traceml_lightning.actions import ActionTable, training_loaders
 from traceml_lightning.phase_profiler import make_phase_profiler
 from traceml_lightning.trackers import TimedLoggers, write_results
 
-if TYPE_CHECKING:
-    from traceml_lightning.callback import TraceMLCallback
-
 logger = get_error_logger("Lightning")
 SHARDING = ("FSDPStrategy", "ModelParallelStrategy")
 
@@ -31,10 +29,12 @@ SHARDING = ("FSDPStrategy", "ModelParallelStrategy")
 class TrainingRun:
     """An open run of one trainer. Nothing of it outlives `close`."""
 
-    def __init__(self, trainer: Any, callback: TraceMLCallback, settings: Settings, started_ns: int) -> None:
-        """Open the session and take the profiler's place."""
+    def __init__(
+        self, trainer: Any, ours: type, settings: Settings, started_ns: int, on_closed: Callable[[], None]
+    ) -> None:
+        """Open the session and take the profiler's place. Callbacks of the type `ours` are not measured."""
         self._trainer = trainer
-        self._callback = callback
+        self._on_closed = on_closed
         self._settings = settings
         self._lightning = importlib.import_module(_package_of(trainer))
         self._session = open_session(
@@ -43,7 +43,7 @@ class TrainingRun:
         self.clock, self.steps = self._session.clock, self._session.steps
         lightning = self._lightning
         bases = (lightning.Callback, lightning.callbacks.Checkpoint, lightning.LightningModule)
-        self._table = ActionTable(trainer, callback, self.clock, self.steps, bases)
+        self._table = ActionTable(trainer, ours, self.clock, self.steps, bases)
         self._inner: Any = None
         self._stand_in: Any = None
         self._loggers = TimedLoggers(trainer.loggers, self.clock)
@@ -109,7 +109,7 @@ class TrainingRun:
         if self._trainer.profiler is self._stand_in:
             self._trainer.profiler = self._inner
         self._session.close()
-        self._callback.run_closed()
+        self._on_closed()
 
     def _describe_and_close(self) -> None:
         self._inner.describe()
