@@ -153,10 +153,10 @@ class TrainerRun:
         self._session.describe(loader=loader_facts(loader)["loader"])
         if trainer.args.world_size > 1:
             self._arrival = GradientArrival.attach(trainer.model, self._steps.gradients_arrived)
-            if self._arrival is None:
-                self._session.describe(unmeasured=(*_facts(trainer).unmeasured, Phase.GRAD_SYNC.key))
-            else:
+            if self._arrival is not None:
                 self._undo.append(self._arrival.detach)
+                others = [key for key in _facts(trainer).unmeasured if key != Phase.GRAD_SYNC.key]
+                self._session.describe(unmeasured=tuple(others))
         self._replace(trainer.accelerator, "backward", self._backward)
         self._replace(
             trainer.accelerator, "clip_grad_norm_", functools.partial(_in_phase, self._clock, Phase.OPTIMIZER)
