@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,8 @@ def test_a_healthy_run_has_nothing_of_warning_or_worse(framework, tmp_path):
 
 @pytest.mark.parametrize("framework", ["lightning", "hf", "accelerate"])
 def test_the_wall_time_that_the_script_saw_is_accounted_for(framework, tmp_path):
+    if framework == "lightning" and version("lightning").startswith("2.2."):
+        pytest.skip("Lightning 2.2 loads torch's compiler before it gives any sign of a run; see docs/compatibility.md")
     # A busy machine may hold up the script after its run has closed; so the best of some runs counts.
     shares = []
     while len(shares) < 3 and max(shares, default=0.0) < 0.99:
