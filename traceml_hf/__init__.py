@@ -13,7 +13,11 @@ __all__ = ["TraceMLCallback"]
 def __getattr__(name: str) -> Any:
     """Load transformers when the Trainer's callback is first asked for, not before."""
     if name == "TraceMLCallback":
-        from traceml_hf.trainer_callback import TraceMLCallback
-
+        try:
+            from traceml_hf.trainer_callback import TraceMLCallback
+        except ModuleNotFoundError as error:
+            if error.name not in ("transformers", "accelerate", "torch"):
+                raise
+            raise ImportError(f"TraceMLCallback needs {error.name}: pip install 'traceml-callbacks[hf]'") from error
         return TraceMLCallback
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
 
+FRAMEWORK = "transformers."
 TRACKERS = "transformers.integrations"
 
 
@@ -18,8 +19,8 @@ class TimedCallbacks(list[Any]):
     """A list that, when an event is sent through it, yields ours first and stamps the clock around each of the others.
 
     Ours comes first so that an event's time is told before others add to it, and so that results are written before
-    trackers close. Callbacks that do nothing at an event are passed over: that pays for the stamps. The order of the
-    list itself does not change. A copy or pickle of it is a plain list.
+    trackers close. The framework's own callbacks that do nothing at an event are passed over: that pays for the stamps.
+    The order of the list itself does not change. A copy or pickle of it is a plain list.
     """
 
     def __init__(self, callbacks: list[Any], ours: Any, clock: PhaseClock, when_over: Callable[[], None]) -> None:
@@ -62,7 +63,7 @@ class TimedCallbacks(list[Any]):
 
     def _who_hears(self, event: str) -> tuple[bool, list[tuple[Any, int]]]:
         """Whether ours does something at this event, and who else does, with the slot of each."""
-        hearing = [callback for callback in self._known if not _does_nothing(callback, event)]
+        hearing = [callback for callback in self._known if not self._is_passed_over(callback, event)]
         others = [(callback, self._slot(callback)) for callback in hearing if callback is not self._ours]
         self._hearing[event] = found = (len(others) < len(hearing), others)
         return found
@@ -72,8 +73,10 @@ class TimedCallbacks(list[Any]):
         phase = Phase.LOGGING if kind.__module__.startswith(TRACKERS) else Phase.CALLBACKS
         return self._clock.slot(phase, kind.__name__)
 
-
-def _does_nothing(callback: Any, event: str) -> bool:
-    """Whether a callback has transformers' own empty method for an event."""
-    empty = getattr(TrainerCallback, event, None)
-    return empty is not None and getattr(type(callback), event, None) is empty and event not in vars(callback)
+    def _is_passed_over(self, callback: Any, event: str) -> bool:
+        """Whether ours, or one of the framework's, has an empty method for an event; others may change as they like."""
+        kind = type(callback)
+        if callback is not self._ours and not kind.__module__.startswith(FRAMEWORK):
+            return False
+        empty = getattr(TrainerCallback, event, None)
+        return empty is not None and getattr(kind, event, None) is empty and event not in vars(callback)

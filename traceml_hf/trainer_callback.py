@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import sys
+import weakref
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
+from transformers import TrainerCallback
+
 from traceml_core.core.settings import SettingsArguments, resolve_settings
 from traceml_core.loggers.error_log import fail_open, get_error_logger
-from traceml_core.runtime.lifecycle import say
+from traceml_core.runtime.console import say
+from traceml_hf.trainer_entry import await_training, trainer_among_callers
 from traceml_hf.trainer_run import TrainerRun
 
 if sys.version_info >= (3, 11):
     from typing import Unpack
 else:
     from typing_extensions import Unpack
-
-try:
-    from transformers import TrainerCallback
-except ModuleNotFoundError as error:
-    if error.name != "transformers":
-        raise
-    raise ImportError("TraceMLCallback needs transformers: pip install 'traceml-callbacks[hf]'") from error
 
 logger = get_error_logger("Trainer")
 
@@ -40,44 +38,70 @@ class TraceMLCallback(TrainerCallback):
     def __init__(self, **settings: Unpack[SettingsArguments]) -> None:
         """Settle the settings; nothing else happens before `train`."""
         self._settings = resolve_settings(**settings)
-        self._trainer: Any = None
+        self._attached: Callable[[], Any] = _nothing
         self._run: TrainerRun | None = None
         self._begun_ns: int | None = None
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """What every object has; `trainer.add_callback` reads it, and in no other way shows that it was called."""
+        adding = sys._getframe(1)
+        if adding.f_code.co_name == "add_callback" and adding.f_back is not None:
+            self._await_training(adding.f_back.f_locals.get("self"))
+        return type(self)
 
     def attach(self, trainer: Any) -> TraceMLCallback:
         """Add this callback to `trainer`, if it is not there yet, and watch that one. Returns the callback."""
         if not any(one is self for one in trainer.callback_handler.callbacks):
             trainer.add_callback(self)
-        self._trainer = trainer
+        self._attached = weakref.ref(trainer)
         self._await_training(trainer)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: the settings, and no run."""
-        return {**self.__dict__, "_run": None, "_trainer": None, "_begun_ns": None}
+        return {**self.__dict__, "_run": None, "_attached": _nothing, "_begun_ns": None}
+
+    def training_begins(self) -> None:
+        """A `train` of this callback's trainer begins."""
+        if self._run is None:
+            self._begun_ns = perf_counter_ns()
+
+    def loop_begins(self) -> None:
+        """Its loop begins: for the first time, or with a smaller batch."""
+        if self._begun_ns is None:
+            self.training_begins()
+
+    def training_left(self, trainer: Any, error: BaseException) -> None:
+        """Its loop has raised."""
+        self._begun_ns = None
+        run = self._run
+        if run is not None and run.trainer is trainer:
+            self._run = None
+            run.leave(error)
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The trainer has been built around this callback."""
-        trainer = _calling("callback_handler")
-        if trainer is not None:
-            self._await_training(trainer)
+        self._await_training(trainer_among_callers())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open a run; one that is still open was left by an exception that somebody caught."""
+        """Open a run."""
         begun_ns = self._begun_ns or perf_counter_ns()
         self._begun_ns = None
         if not self._settings.enabled:
             return
         with fail_open(logger, "opening the run"):
-            trainer = _calling("_inner_training_loop") or self._trainer
+            trainer = trainer_among_callers() or self._attached()
             self._run = None
             if trainer is None:
-                say("the trainer was not found, nothing is recorded; say TraceMLCallback().attach(trainer)")
-            elif self._is_second(trainer):
-                say("a second TraceMLCallback in one trainer does nothing")
+                _say(state, "the trainer was not found, nothing is recorded; say TraceMLCallback().attach(trainer)")
+            elif _first_of_ours(trainer) is not self:
+                _say(state, "a second TraceMLCallback in one trainer does nothing")
+            elif TrainerRun.has_inside(trainer):
+                _say(state, "a training inside another one is told as a part of that")
             else:
-                TrainerRun.abandon_left(trainer)
-                self._run = TrainerRun(trainer, self, self._settings, begun_ns, self._run_closed)
+                self._await_training(trainer)
+                self._run = TrainerRun.begin(trainer, self, self._settings, begun_ns, self._run_closed)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The loader starts."""
@@ -119,6 +143,11 @@ class TraceMLCallback(TrainerCallback):
         if self._run is not None:
             self._run.evaluated()
 
+    def on_predict(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        """A prediction has ended."""
+        if self._run is not None:
+            self._run.evaluated()
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A checkpoint has been written."""
         if self._run is not None:
@@ -131,50 +160,26 @@ class TraceMLCallback(TrainerCallback):
 
     def _run_closed(self) -> None:
         """The run has been closed; the next `train` opens its own."""
-        if self._run is not None:
-            trainer, self._run = self._run.trainer, None
-            self._await_training(trainer)
+        self._run = None
 
     def _await_training(self, trainer: Any) -> None:
-        """Learn when `train` begins: `free_memory` is the first thing that its loop calls, well before any event."""
-        accelerator = getattr(trainer, "accelerator", None)
-        if self._settings.enabled and accelerator is not None and "free_memory" not in vars(accelerator):
-            accelerator.free_memory = TrainingBegins(accelerator, self)
-
-    def training_begins(self) -> None:
-        """Note the time."""
-        if self._run is None:
-            self._begun_ns = perf_counter_ns()
-
-    def _is_second(self, trainer: Any) -> bool:
-        ours = [one for one in list.__iter__(trainer.callback_handler.callbacks) if isinstance(one, TraceMLCallback)]
-        return bool(ours) and ours[0] is not self
+        """Learn when `trainer` begins to train, if it is one."""
+        if self._settings.enabled and hasattr(trainer, "callback_handler"):
+            with fail_open(logger, "waiting for training"):
+                await_training(trainer, _first_of_ours)
 
 
-class TrainingBegins:
-    """Stands in for an accelerator's `free_memory` once: it notes the time and is gone."""
-
-    def __init__(self, accelerator: Any, callback: TraceMLCallback) -> None:
-        self._accelerator = accelerator
-        self._callback = callback
-
-    def __call__(self, *objects: Any) -> Any:
-        """Note the time, take itself away, and free the memory."""
-        vars(self._accelerator).pop("free_memory", None)
-        self._callback.training_begins()
-        return self._accelerator.free_memory(*objects)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A copy is the accelerator's own method."""
-        return getattr, (self._accelerator, "free_memory")
+def _first_of_ours(trainer: Any) -> TraceMLCallback | None:
+    """The callback of this trainer that counts, where it has several."""
+    callbacks = list.__iter__(trainer.callback_handler.callbacks)
+    return next((one for one in callbacks if isinstance(one, TraceMLCallback)), None)
 
 
-def _calling(attribute: str) -> Any:
-    """The trainer among the callers: the nearest `self` that has `attribute` and a callback handler."""
-    frame = sys._getframe(2)
-    while frame is not None:
-        candidate = frame.f_locals.get("self")
-        if hasattr(candidate, "callback_handler") and hasattr(candidate, attribute):
-            return candidate
-        frame = frame.f_back  # type: ignore[assignment]
-    return None
+def _say(state: Any, message: str) -> None:
+    """Say a line, on one rank."""
+    if state.is_world_process_zero:
+        say(message)
+
+
+def _nothing() -> None:
+    """What stands for the trainer where none was attached."""

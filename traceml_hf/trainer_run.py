@@ -1,8 +1,7 @@
-"""One `train`: its session, what its events mean, and what stands in for the trainer's own things while it is open."""
+"""One `train`: its session, what its events mean, and how it ends."""
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -11,61 +10,70 @@ import msgspec
 
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import Settings
-from traceml_core.instrumentation.gradient_arrival import GradientArrival
-from traceml_core.instrumentation.loader_facts import loader_facts
 from traceml_core.loggers.error_log import fail_open, get_error_logger
-from traceml_core.runtime.session import open_session
+from traceml_core.runtime.session import Session, open_session
 from traceml_core.telemetry.facts import RunFacts
-from traceml_core.telemetry.messages import RunError, Verdict
+from traceml_core.telemetry.messages import RunError
 from traceml_hf.accelerate_facts import facts_of, identity_of, store_of
-from traceml_hf.accelerate_loaders import install, remove
-from traceml_hf.timed_callbacks import TimedCallbacks
+from traceml_hf.trainer_entry import trains_among_callers
 from traceml_hf.trainer_loop import TrainerLoop
-from traceml_hf.trainer_trackers import write_results
+from traceml_hf.trainer_trackers import open_trackers, write_numbers, write_verdict
+from traceml_hf.trainer_watch import TrainerWatch
 
 logger = get_error_logger("Trainer")
 CAUGHT = RunError("unknown", "training was left by an exception that was caught, and began again")
 
 
 class TrainerRun:
-    """An open run of one trainer. Nothing of it outlives its end."""
+    """An open run of one trainer. Nothing of it outlives its end, but a card that waits for a traceback before it."""
 
     _open: ClassVar[list[TrainerRun]] = []
+    _left: ClassVar[list[Session]] = []
 
     @classmethod
-    def abandon_left(cls, trainer: Any) -> None:
-        """Close the runs whose `train` was left by an exception that somebody caught, before `trainer` begins its own.
+    def has_inside(cls, trainer: Any) -> bool:
+        """Whether `trainer` trains inside the run of another one: in one of its callbacks, say."""
+        return any(run.trainer is not trainer and trains_among_callers(run.trainer) for run in cls._open)
 
-        A run whose `train` is still among the callers goes on: `trainer` trains inside it.
+    @classmethod
+    def begin(
+        cls, trainer: Any, ours: Any, settings: Settings, started_ns: int, on_closed: Callable[[], None]
+    ) -> TrainerRun:
+        """Open a run, after closing those that an error left and somebody caught.
+
+        A batch that did not fit is such an error: the run that goes on with a smaller one has the whole report again.
         """
         for run in list(cls._open):
-            if run.trainer is trainer or not _is_among_callers(run.trainer):
-                run.abandon()
+            run._abandon()
+        if cls._left and trainer.args.auto_find_batch_size and settings.report is None:
+            settings = msgspec.structs.replace(settings, report="full")
+        while cls._left:
+            cls._left.pop().close()
+        return cls(trainer, ours, settings, started_ns, on_closed)
 
     def __init__(
         self, trainer: Any, ours: Any, settings: Settings, started_ns: int, on_closed: Callable[[], None]
     ) -> None:
-        """Open the session and put the stand-ins in. `ours` is the callback among the trainer's that is the run's."""
+        """Open the session and watch. `ours` is the callback among the trainer's that is the run's."""
         self.trainer = trainer
-        self._ours = ours
         self._on_closed = on_closed
         self._settings = settings
-        accelerator = trainer.accelerator
+        facts, accelerator = facts_of_trainer(trainer), trainer.accelerator
         self._session = open_session(
-            settings, _facts(trainer), identity_of(accelerator), started_ns=started_ns, store=store_of(accelerator)
+            settings, facts, identity_of(accelerator), started_ns=started_ns, store=store_of(accelerator)
         )
         self._clock, self._steps = self._session.clock, self._session.steps
         self._loop = TrainerLoop(self._clock, self._steps)
-        self._undo: list[Callable[[], object]] = []
-        self._arrival: GradientArrival | None = None
+        self._watch = TrainerWatch(self._session, self._loop)
+        self._in_step = False
         self._evaluating = False
-        self._finished = False
-        self._session.on_end = self.put_back
+        self._session.on_end = self._let_go
         self._open.append(self)
-        self._steps.start_at(trainer.state.global_step)
+        if not self._steps.steps_done:  # else this run is a part of one that has done steps
+            self._steps.start_at(trainer.state.global_step)
         if self._session.enabled:
             with fail_open(logger, "watching the trainer"):
-                self._watch()
+                self._watch.put_on(trainer, ours, facts.unmeasured, self._close)
 
     def epoch_begins(self) -> None:
         """The start-up is over; up to the first batch, the loader starts."""
@@ -74,6 +82,8 @@ class TrainerRun:
 
     def step_begins(self) -> None:
         """Where no proxy saw the fetch (a resumed epoch has another loader), the gap was the wait for data."""
+        self._in_step = True
+        self._evaluating = False
         self._loop.step_begins()
 
     def optimizer_begins(self) -> None:
@@ -86,19 +96,27 @@ class TrainerRun:
 
     def step_ends(self) -> None:
         """Since the optimizer's step the scheduler stepped and gradients were zeroed."""
+        self._in_step = False
         self._clock.book(Phase.OPTIMIZER)
         self._steps.optimizer_step()
         self._loop.step_ends()
         every = self._settings.log_every_n_steps
         if every is not None and self.trainer.state.global_step % every == 0:
-            self._write(self._session.live_verdict())
+            self._write_live()
 
     def logged(self, is_last: bool) -> None:
-        """What was just done was logging, or the end of an evaluation, which logs its metrics."""
-        self._clock.book(Phase.VALIDATION if self._evaluating else Phase.LOGGING)
+        """What was just done was logging, or the end of an evaluation, which logs its metrics.
+
+        What a subclass logs inside a step, or a callback in its own time, follows on something else.
+        """
         if is_last:
+            self._clock.book(Phase.TEARDOWN)
             self._steps.finish()
             self._clock.enter(Phase.TEARDOWN)
+        elif self._evaluating:
+            self._clock.book(Phase.VALIDATION)
+        elif not self._in_step and self._clock.owner is Phase.UNATTRIBUTED:
+            self._clock.book(Phase.LOGGING)
 
     def predicted(self) -> None:
         """What was just done was validation."""
@@ -115,131 +133,64 @@ class TrainerRun:
         self._clock.book(Phase.CHECKPOINT)
 
     def train_ends(self) -> None:
-        """End the measuring, and write the results to the trackers while they are open."""
-        self._finished = True
-        self._write(self._session.finish("completed"))
+        """Write the results to the trackers while they are open, which ends the measuring.
 
-    def callbacks_done(self) -> None:
-        """Every callback has heard of the event; after the last one of all, the card is printed."""
-        if self._finished:
-            self._session.close()
-            self._on_closed()
+        Where there are none, what the other callbacks do at the end is measured too. The card is printed after the
+        last of them, so that the progress bar is closed.
+        """
+        callbacks = self.trainer.callback_handler.callbacks
+        hears_the_end = self._watch.hears_the_end(callbacks)
+        trackers = open_trackers(list.__iter__(callbacks)) if self._settings.trackers else []
+        if trackers:
+            step = self.trainer.state.global_step
+            verdict = self._session.finish("completed")
+            if verdict is not None:
+                write_verdict(trackers, verdict, step)
+        if not hears_the_end:
+            self._close()
 
-    def abandon(self) -> None:
-        """The run was left by an exception that somebody caught: it failed."""
+    def leave(self, error: BaseException) -> None:
+        """An error leaves the training: end the measuring. The card follows its traceback, or precedes the next run."""
+        interrupted = isinstance(error, (KeyboardInterrupt, SystemExit))
+        self._left.append(self._session)
+        self._session.finish("interrupted" if interrupted else "failed", error)
+        self._let_go()
+
+    def _close(self) -> None:
+        self._session.close()
+        self._let_go()
+        self._on_closed()
+
+    def _abandon(self) -> None:
+        """The run was left by an error that somebody caught, and nobody saw it."""
         self._session.close("failed", CAUGHT)
-        self.put_back()
+        self._let_go()
+        self._on_closed()
 
-    def put_back(self) -> None:
-        """Take every stand-in away."""
+    def _let_go(self) -> None:
+        """Take every stand-in away, and hold the trainer no longer; whoever ends the run calls this."""
         self._loop.is_open = False
+        self._session.on_end = None
         if self in self._open:
             self._open.remove(self)
-        while self._undo:
-            with fail_open(logger, "putting the trainer's own things back"):
-                self._undo.pop()()
+        self._watch.take_off()
 
-    def _watch(self) -> None:
-        trainer = self.trainer
-        handler = trainer.callback_handler
-        timed = TimedCallbacks(handler.callbacks, self._ours, self._clock, self.callbacks_done)
-        handler.callbacks = timed
-        self._undo.append(lambda: _restore_callbacks(handler, timed))
-        loader = handler.train_dataloader
-        role = install(loader, self._loop)
-        if role is not None:
-            self._loop.has_proxy = True
-            self._undo.append(lambda: remove(loader))
-        self._session.describe(loader=loader_facts(loader)["loader"])
-        if trainer.args.world_size > 1:
-            self._arrival = GradientArrival.attach(trainer.model, self._steps.gradients_arrived)
-            if self._arrival is not None:
-                self._undo.append(self._arrival.detach)
-                others = [key for key in _facts(trainer).unmeasured if key != Phase.GRAD_SYNC.key]
-                self._session.describe(unmeasured=tuple(others))
-        self._replace(trainer.accelerator, "backward", self._backward)
-        self._replace(
-            trainer.accelerator, "clip_grad_norm_", functools.partial(_in_phase, self._clock, Phase.OPTIMIZER)
-        )
-        model = trainer.model_wrapped
-        for handle in (
-            model.register_forward_pre_hook(self._loop.forward_begins),
-            model.register_forward_hook(self._loop.forward_ends),
-        ):
-            self._undo.append(handle.remove)
-
-    def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        """Put `make(method)` on an instance, until the run ends; one that somebody else put there is kept inside."""
-        had, before = name in vars(owner), getattr(owner, name)
-        setattr(owner, name, make(before))
-        ours = vars(owner)[name]
-
-        def undo() -> None:
-            if vars(owner).get(name) is ours:
-                if had:
-                    setattr(owner, name, before)
-                else:
-                    delattr(owner, name)
-
-        self._undo.append(undo)
-
-    def _backward(self, backward: Callable[..., Any]) -> Callable[..., Any]:
-        clock, loop, arrival = self._clock, self._loop, self._arrival
-
-        def timed(*arguments: Any, **options: Any) -> Any:
-            clock.enter(Phase.BACKWARD)
-            try:
-                return backward(*arguments, **options)
-            finally:
-                arrived_ns = None if arrival is None else arrival.take()
-                if arrived_ns is not None:
-                    clock.book(Phase.GRAD_SYNC, arrived_ns)
-                clock.leave(Phase.BACKWARD)
-                loop.micro_batch()
-
-        return timed
-
-    def _write(self, verdict: Verdict | None) -> None:
+    def _write_live(self) -> None:
+        verdict = self._session.live_verdict()
         if verdict is not None and self._settings.trackers:
-            with fail_open(logger, "writing to the trackers"):
-                callbacks = list(list.__iter__(self.trainer.callback_handler.callbacks))
-                write_results(callbacks, verdict, self.trainer.state.global_step)
+            self._clock.enter(Phase.LOGGING)
+            trackers = open_trackers(list.__iter__(self.trainer.callback_handler.callbacks))
+            write_numbers(trackers, verdict, self.trainer.state.global_step)
+            self._clock.leave(Phase.LOGGING)
 
 
-def _is_among_callers(trainer: Any) -> bool:
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_name == "_inner_training_loop" and frame.f_locals.get("self") is trainer:
-            return True
-        frame = frame.f_back  # type: ignore[assignment]
-    return False
-
-
-def _facts(trainer: Any) -> RunFacts:
-    arguments = trainer.args
+def facts_of_trainer(trainer: Any) -> RunFacts:
+    """The facts that a trainer knows when its loop begins."""
     facts = facts_of(trainer.accelerator)
-    version = str(sys.modules["transformers"].__version__)
     return msgspec.structs.replace(
         facts,
         framework="hf_trainer",
-        versions={**facts.versions, "transformers": version},
-        batch_size=arguments.train_batch_size,
-        accumulation=arguments.gradient_accumulation_steps,
+        versions={**facts.versions, "transformers": str(sys.modules["transformers"].__version__)},
+        batch_size=trainer.args.train_batch_size,
+        accumulation=trainer.args.gradient_accumulation_steps,
     )
-
-
-def _in_phase(clock: Any, phase: Phase, method: Callable[..., Any]) -> Callable[..., Any]:
-    def timed(*arguments: Any, **options: Any) -> Any:
-        clock.enter(phase)
-        try:
-            return method(*arguments, **options)
-        finally:
-            clock.leave(phase)
-
-    return timed
-
-
-def _restore_callbacks(handler: Any, timed: TimedCallbacks) -> None:
-    """Give the handler a plain list with whatever is in ours now: callbacks may have come and gone."""
-    if handler.callbacks is timed:
-        handler.callbacks = list(list.__iter__(timed))

@@ -1,0 +1,121 @@
+"""What stands in for a trainer's own things while a run is open: put on its instances, and taken off at the end."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from traceml_core.core.phases import Phase
+from traceml_core.instrumentation.gradient_arrival import GradientArrival
+from traceml_core.instrumentation.loader_facts import loader_facts
+from traceml_core.loggers.error_log import fail_open, get_error_logger
+from traceml_core.runtime.session import Session
+from traceml_hf.accelerate_loaders import install, remove
+from traceml_hf.timed_callbacks import TimedCallbacks
+from traceml_hf.trainer_loop import TrainerLoop
+
+logger = get_error_logger("Trainer")
+
+
+class TrainerWatch:
+    """Watches one trainer until `take_off`, and then holds nothing of it."""
+
+    def __init__(self, session: Session, loop: TrainerLoop) -> None:
+        """Tell `session` and `loop` of what will be watched."""
+        self._session = session
+        self._clock = session.clock
+        self._loop = loop
+        self._arrival: GradientArrival | None = None
+        self._timed: TimedCallbacks | None = None
+        self._undo: list[Callable[[], object]] = []
+
+    def put_on(self, trainer: Any, ours: Any, unmeasured: tuple[str, ...], when_over: Callable[[], None]) -> None:
+        """Watch `trainer`; `ours` is the run's callback, `unmeasured` what the strategy is known not to show.
+
+        `when_over` is called once every callback has heard that the training is over.
+        """
+        handler = trainer.callback_handler
+        timed = self._timed = TimedCallbacks(handler.callbacks, ours, self._clock, when_over)
+        handler.callbacks = timed
+        self._undo.append(lambda: _restore_callbacks(handler, timed))
+        loader = handler.train_dataloader
+        if install(loader, self._loop) is not None:
+            self._loop.has_proxy = True
+            self._undo.append(lambda: remove(loader))
+        self._session.describe(loader=loader_facts(loader)["loader"])
+        if unmeasured == (Phase.GRAD_SYNC.key,):
+            self._split_backward(trainer.model)
+        self._replace(trainer.accelerator, "backward", self._backward)
+        self._replace(
+            trainer.accelerator, "clip_grad_norm_", functools.partial(_in_phase, self._clock, Phase.OPTIMIZER)
+        )
+        model = trainer.model_wrapped
+        self._undo.append(model.register_forward_pre_hook(self._loop.forward_begins).remove)
+        self._undo.append(model.register_forward_hook(self._loop.forward_ends).remove)
+
+    def hears_the_end(self, callbacks: list[Any]) -> bool:
+        """Whether `when_over` will be called: not where nothing is watched, or the list is not ours any more."""
+        return callbacks is self._timed
+
+    def take_off(self) -> None:
+        """Leave every instance as it was found. Safe to repeat."""
+        self._timed = None
+        while self._undo:
+            with fail_open(logger, "putting the trainer's own things back"):
+                self._undo.pop()()
+
+    def _split_backward(self, model: Any) -> None:
+        """Where the wait for other ranks lies inside backward, and only that is unknown."""
+        self._arrival = GradientArrival.attach(model, self._session.steps.gradients_arrived)
+        if self._arrival is not None:
+            self._undo.append(self._arrival.detach)
+            self._session.describe(unmeasured=())
+
+    def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Put `make(method)` on an instance; what somebody else put there is kept inside, and comes back."""
+        had, before = name in vars(owner), getattr(owner, name)
+        setattr(owner, name, make(before))
+        ours = vars(owner)[name]
+
+        def undo() -> None:
+            if vars(owner).get(name) is ours:
+                if had:
+                    setattr(owner, name, before)
+                else:
+                    delattr(owner, name)
+
+        self._undo.append(undo)
+
+    def _backward(self, backward: Callable[..., Any]) -> Callable[..., Any]:
+        clock, loop, arrival = self._clock, self._loop, self._arrival
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            clock.enter(Phase.BACKWARD)
+            try:
+                return backward(*arguments, **options)
+            finally:
+                arrived_ns = None if arrival is None else arrival.take()
+                if arrived_ns is not None:
+                    clock.book(Phase.GRAD_SYNC, arrived_ns)
+                clock.leave(Phase.BACKWARD)
+                loop.micro_batch()
+
+        return timed
+
+
+def _in_phase(clock: Any, phase: Phase, method: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(*arguments: Any, **options: Any) -> Any:
+        clock.enter(phase)
+        try:
+            return method(*arguments, **options)
+        finally:
+            clock.leave(phase)
+
+    return timed
+
+
+def _restore_callbacks(handler: Any, timed: TimedCallbacks) -> None:
+    """Give the handler a plain list with whatever is in ours now: callbacks may have come and gone."""
+    if handler.callbacks is timed:
+        handler.callbacks = list(list.__iter__(timed))
