@@ -15,15 +15,13 @@ from threading import get_ident
 from types import CodeType
 from typing import Any, Protocol
 
-from traceml_core.core.phases import Phase
+from traceml_core.core.phases import H2D, INPUT_WAIT, Phase
 from traceml_core.instrumentation.batch_size import size_of
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_hf.accelerate_steps import LoaderRole
 
 MISSING: Any = object()
 _OURS = ("__getstate__", "_update_state_dict")
-# Bound once: the enumeration is slow to look its members up, and these are needed at every step.
-_INPUT_WAIT, _H2D = Phase.INPUT_WAIT, Phase.H2D
 
 
 class LoaderListener(Protocol):
@@ -128,7 +126,7 @@ class LoaderProxy:
         if proxied.resumed:  # an exception ended the last iteration during its copy to the device
             proxied.resumed = False
             proxied.attributes.pop("device", None)
-            tracker.clock.leave(_H2D)
+            tracker.clock.leave(H2D)
         proxied.opening = proxied.reads_ahead
         tracker.loop_begins(role)
         try:
@@ -163,22 +161,22 @@ class _Batches:
             return next(batches)
         proxied = self._proxied
         clock = tracker.clock
-        waiting = _INPUT_WAIT
+        waiting = INPUT_WAIT
         if proxied.resumed:
             proxied.resumed = False
             proxied.attributes.pop("device", None)
-            waiting = _H2D  # still on the clock's stack: leaving it leaves the wait as well
+            waiting = H2D  # still on the clock's stack: leaving it leaves the wait as well
         elif proxied.opening:
             proxied.opening = not self._started
         elif self._started:
             tracker.fetch(role)
         if self._ahead is not None:
             role.fresh, role.size = True, self._ahead
-        clock.enter(_INPUT_WAIT)
+        clock.enter(INPUT_WAIT)
         try:
             batch = next(batches)
         except StopIteration:
-            if role.workers and clock.owner is _INPUT_WAIT:
+            if role.workers and clock.owner is Phase.INPUT_WAIT:
                 clock.book(Phase.LOADER_START)  # there was nothing left to wait for: the workers were shut down
             raise
         finally:
@@ -259,7 +257,7 @@ def _loop_resumes(proxied: _Proxied) -> None:
             proxied.opening = False
         else:
             tracker.fetch(proxied.role)
-        tracker.clock.enter(_H2D)
+        tracker.clock.enter(H2D)
 
 
 def _nothing() -> None:

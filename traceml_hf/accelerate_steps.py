@@ -7,15 +7,13 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, TypeVar, cast
 
-from traceml_core.core.phases import Phase
+from traceml_core.core.phases import BACKWARD, FORWARD, OPTIMIZER, Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 
 Method = TypeVar("Method", bound=Callable[..., None])
 _logger = get_error_logger("AccelerateCallback")
-# Bound once: the enumeration is slow to look its members up, and these are needed at every step.
-_FORWARD, _BACKWARD, _OPTIMIZER = Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER
 
 
 def _event(method: Method) -> Method:
@@ -104,7 +102,7 @@ class StepTracker:
         self._forwarded = False
         self._window: set[LoaderRole] = set()
         self._stepped: set[int] = set()
-        self._inside: Phase | None = None
+        self._inside: int | None = None
         self._plain: LoaderRole | None = None
         self._fed_by_loader = False
         self._trained = False
@@ -171,8 +169,8 @@ class StepTracker:
         """A prepared model is called."""
         if self._plain is not None and module.training and get_ident() == self.thread:
             self._forward_in_eval_mode = False
-            self._inside = _FORWARD
-            self.clock.enter(_FORWARD)
+            self._inside = FORWARD
+            self.clock.enter(FORWARD)
         else:
             self._forward_begins(module)
 
@@ -180,7 +178,7 @@ class StepTracker:
         """A prepared model has returned. One that raised is noticed at the next fetch."""
         if self._plain is not None and get_ident() == self.thread:
             self._inside = None
-            self.clock.leave(_FORWARD)
+            self.clock.leave(FORWARD)
         else:
             self._forward_ends()
 
@@ -191,14 +189,14 @@ class StepTracker:
             role = self._plain
             plain = role is not None and not self._forward_in_eval_mode and get_ident() == self.thread
             if plain:
-                self.clock.enter(_BACKWARD)
+                self.clock.enter(BACKWARD)
             else:
                 self._backward_begins()
             try:
                 return backward(*args, **kwargs)
             finally:
                 if plain and role is not None and role is self._plain:
-                    self.clock.leave(_BACKWARD)
+                    self.clock.leave(BACKWARD)
                     if role.fresh:
                         role.fresh = False
                         self._steps.micro_batch(*role.size)
@@ -210,8 +208,8 @@ class StepTracker:
     def optimizer_begins(self, optimizer: Any, args: Any = None, kwargs: Any = None) -> None:
         """A prepared optimizer begins to step."""
         if self._plain is not None and get_ident() == self.thread:
-            self._inside = _OPTIMIZER
-            self.clock.enter(_OPTIMIZER)
+            self._inside = OPTIMIZER
+            self.clock.enter(OPTIMIZER)
         else:
             self._optimizer_begins(optimizer)
 
@@ -219,7 +217,7 @@ class StepTracker:
         """A prepared optimizer has stepped, or its scaler skipped the update."""
         if self._plain is not None and get_ident() == self.thread:
             self._inside = None
-            self.clock.leave(_OPTIMIZER)
+            self.clock.leave(OPTIMIZER)
             self._stepped.add(id(optimizer))
             self._steps.optimizer_step()
         else:
@@ -257,13 +255,13 @@ class StepTracker:
         if not inference and not self._fed_by_loader:
             self._begin_step_without_loader()
         between_loops = not self._looping and self._validating is None and self._trained
-        self._inside = Phase.VALIDATION if between_loops and not self._grad_enabled() else Phase.FORWARD
+        self._inside = Phase.VALIDATION if between_loops and not self._grad_enabled() else FORWARD
         self.clock.enter(self._inside)
 
     @_event
     def _forward_ends(self) -> None:
         self._inside = None
-        self.clock.leave(Phase.FORWARD)
+        self.clock.leave(FORWARD)
         if self._validating is None:
             self.clock.leave(Phase.VALIDATION)
 
@@ -271,11 +269,11 @@ class StepTracker:
     def _backward_begins(self) -> None:
         self._backward_seen = True
         self._note_training()
-        self.clock.enter(Phase.BACKWARD)
+        self.clock.enter(BACKWARD)
 
     @_event
     def _backward_ends(self) -> None:
-        self.clock.leave(Phase.BACKWARD)
+        self.clock.leave(BACKWARD)
         if not self._fed_by_loader:
             self._steps.micro_batch()
             return
@@ -287,13 +285,13 @@ class StepTracker:
     def _optimizer_begins(self, optimizer: Any) -> None:
         if not self._fed_by_loader and id(optimizer) in self._stepped:
             self._close_step()
-        self._inside = Phase.OPTIMIZER
-        self.clock.enter(Phase.OPTIMIZER)
+        self._inside = OPTIMIZER
+        self.clock.enter(OPTIMIZER)
 
     @_event
     def _optimizer_ends(self, optimizer: Any) -> None:
         self._inside = None
-        self.clock.leave(Phase.OPTIMIZER)
+        self.clock.leave(OPTIMIZER)
         self._begin_loop()
         if not self._backward_seen:
             self._backward_seen = True

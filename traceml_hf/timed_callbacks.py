@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import TrainerCallback
 
@@ -15,12 +15,20 @@ FRAMEWORK = "transformers."
 TRACKERS = "transformers.integrations"
 
 
+class Hearing(NamedTuple):
+    """Who is called at one event, in order, and the slot, by identity, of each whose time is stamped."""
+
+    callbacks: list[Any]
+    slots: dict[int, int]
+    is_last: bool
+
+
 class TimedCallbacks(list[Any]):
     """A list that, when an event is sent through it, yields ours first and stamps the clock around each of the others.
 
     Ours comes first so that an event's time is told before others add to it, and so that results are written before
-    trackers close. The framework's own callbacks that do nothing at an event are passed over: that pays for the stamps.
-    The order of the list itself does not change. A copy or pickle of it is a plain list.
+    trackers close. A callback that does nothing at an event is not stamped, and one of the framework's not even called:
+    that pays for the stamps. The order of the list itself does not change. A copy or pickle of it is a plain list.
     """
 
     def __init__(self, callbacks: list[Any], ours: Any, clock: PhaseClock, when_over: Callable[[], None]) -> None:
@@ -30,28 +38,18 @@ class TimedCallbacks(list[Any]):
         self._clock = clock
         self._when_over = when_over
         self._known: list[Any] = []
-        self._hearing: dict[str, tuple[bool, list[tuple[Any, int]]]] = {}
+        self._hearing: dict[str, Hearing] = {}
 
     def __iter__(self) -> Iterator[Any]:
         caller = sys._getframe(1)
         if caller.f_code.co_name != "call_event":  # somebody looks through the list: no event, no stamps
-            yield from list.__iter__(self)
-            return
+            return list.__iter__(self)
         event = caller.f_locals["event"]
-        del caller
         if list.__ne__(self, self._known):  # callbacks have come or gone; this compares identities
             self._known = list(list.__iter__(self))
             self._hearing.clear()
         hearing = self._hearing.get(event) or self._who_hears(event)
-        if hearing[0]:
-            yield self._ours
-        enter, leave = self._clock.enter, self._clock.leave
-        for callback, slot in hearing[1]:
-            enter(slot)
-            yield callback
-            leave(slot)
-        if event == "on_train_end":
-            self._when_over()
+        return self._stamped(hearing) if hearing.slots or hearing.is_last else iter(hearing.callbacks)
 
     def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
         return list, (list(list.__iter__(self)),)
@@ -61,11 +59,26 @@ class TimedCallbacks(list[Any]):
 
         return [copy.deepcopy(callback, memo) for callback in list.__iter__(self)]
 
-    def _who_hears(self, event: str) -> tuple[bool, list[tuple[Any, int]]]:
-        """Whether ours does something at this event, and who else does, with the slot of each."""
-        hearing = [callback for callback in self._known if not self._is_passed_over(callback, event)]
-        others = [(callback, self._slot(callback)) for callback in hearing if callback is not self._ours]
-        self._hearing[event] = found = (len(others) < len(hearing), others)
+    def _stamped(self, hearing: Hearing) -> Iterator[Any]:
+        enter, leave, slot_of = self._clock.enter, self._clock.leave, hearing.slots.get
+        for callback in hearing.callbacks:
+            slot = slot_of(id(callback))
+            if slot is None:
+                yield callback
+            else:
+                enter(slot)
+                yield callback
+                leave(slot)
+        if hearing.is_last:
+            self._when_over()
+
+    def _who_hears(self, event: str) -> Hearing:
+        ours_first = sorted(self._known, key=lambda callback: callback is not self._ours)
+        active = {id(callback) for callback in ours_first if not _is_empty(callback, event)}
+        called = [callback for callback in ours_first if id(callback) in active or not _is_known(callback, self._ours)]
+        stamped = [callback for callback in called if id(callback) in active and callback is not self._ours]
+        slots = {id(callback): self._slot(callback) for callback in stamped}
+        self._hearing[event] = found = Hearing(called, slots, is_last=event == "on_train_end")
         return found
 
     def _slot(self, callback: Any) -> int:
@@ -73,10 +86,12 @@ class TimedCallbacks(list[Any]):
         phase = Phase.LOGGING if kind.__module__.startswith(TRACKERS) else Phase.CALLBACKS
         return self._clock.slot(phase, kind.__name__)
 
-    def _is_passed_over(self, callback: Any, event: str) -> bool:
-        """Whether ours, or one of the framework's, has an empty method for an event; others may change as they like."""
-        kind = type(callback)
-        if callback is not self._ours and not kind.__module__.startswith(FRAMEWORK):
-            return False
-        empty = getattr(TrainerCallback, event, None)
-        return empty is not None and getattr(kind, event, None) is empty and event not in vars(callback)
+
+def _is_known(callback: Any, ours: Any) -> bool:
+    """Whether it is ours or one of the framework's, whose methods stay as they are; others may change as they like."""
+    return callback is ours or type(callback).__module__.startswith(FRAMEWORK)
+
+
+def _is_empty(callback: Any, event: str) -> bool:
+    empty = getattr(TrainerCallback, event, None)
+    return empty is not None and getattr(type(callback), event, None) is empty and event not in vars(callback)

@@ -10,10 +10,12 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from traceml_core.core.phases import OPTIMIZER
 from traceml_core.core.settings import SettingsArguments, resolve_settings
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.console import say
 from traceml_hf.trainer_entry import await_training, trainer_among_callers
+from traceml_hf.trainer_loop import TrainerLoop
 from traceml_hf.trainer_run import TrainerRun
 
 if sys.version_info >= (3, 11):
@@ -40,6 +42,7 @@ class TraceMLCallback(TrainerCallback):
         self._settings = resolve_settings(**settings)
         self._attached: Callable[[], Any] = _nothing
         self._run: TrainerRun | None = None
+        self._loop: TrainerLoop | None = None  # the open run's; what happens at every step goes straight there
         self._begun_ns: int | None = None
 
     @property  # type: ignore[misc]
@@ -60,7 +63,7 @@ class TraceMLCallback(TrainerCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: the settings, and no run."""
-        return {**self.__dict__, "_run": None, "_attached": _nothing, "_begun_ns": None}
+        return {**self.__dict__, "_run": None, "_loop": None, "_attached": _nothing, "_begun_ns": None}
 
     def training_begins(self) -> None:
         """A `train` of this callback's trainer begins."""
@@ -77,7 +80,7 @@ class TraceMLCallback(TrainerCallback):
         self._begun_ns = None
         run = self._run
         if run is not None and run.trainer is trainer:
-            self._run = None
+            self._run_closed()
             run.leave(error)
 
     def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -92,7 +95,7 @@ class TraceMLCallback(TrainerCallback):
             return
         with fail_open(logger, "opening the run"):
             trainer = trainer_among_callers() or self._attached()
-            self._run = None
+            self._run_closed()
             if trainer is None:
                 _say(state, "the trainer was not found, nothing is recorded; say TraceMLCallback().attach(trainer)")
             elif _first_of_ours(trainer) is not self:
@@ -102,6 +105,7 @@ class TraceMLCallback(TrainerCallback):
             else:
                 self._await_training(trainer)
                 self._run = TrainerRun.begin(trainer, self, self._settings, begun_ns, self._run_closed)
+                self._loop = self._run.loop
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The loader starts."""
@@ -110,23 +114,18 @@ class TraceMLCallback(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A window's batches are there."""
-        if self._run is not None:
-            self._run.step_begins()
+        if self._loop is not None:
+            self._loop.step_begins()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The optimizer is about to step."""
-        if self._run is not None:
-            self._run.optimizer_begins()
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The optimizer has stepped."""
-        if self._run is not None:
-            self._run.optimizer_ends()
+        """The optimizer is about to step, then the scheduler, and gradients are zeroed."""
+        if self._loop is not None:
+            self._loop.clock.enter(OPTIMIZER)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The step is over, also where a scaler skipped the update."""
-        if self._run is not None:
-            self._run.step_ends()
+        if self._loop is not None:
+            self._loop.step_ends()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Logging has just begun; gathering what is logged lies behind."""
@@ -160,7 +159,7 @@ class TraceMLCallback(TrainerCallback):
 
     def _run_closed(self) -> None:
         """The run has been closed; the next `train` opens its own."""
-        self._run = None
+        self._run = self._loop = None
 
     def _await_training(self, trainer: Any) -> None:
         """Learn when `trainer` begins to train, if it is one."""

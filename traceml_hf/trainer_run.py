@@ -63,10 +63,9 @@ class TrainerRun:
             settings, facts, identity_of(accelerator), started_ns=started_ns, store=store_of(accelerator)
         )
         self._clock, self._steps = self._session.clock, self._session.steps
-        self._loop = TrainerLoop(self._clock, self._steps)
-        self._watch = TrainerWatch(self._session, self._loop)
-        self._in_step = False
-        self._evaluating = False
+        on_step = self._write_live if settings.log_every_n_steps else None
+        self.loop = TrainerLoop(self._clock, self._steps, on_step)
+        self._watch = TrainerWatch(self._session, self.loop)
         self._session.on_end = self._let_go
         self._open.append(self)
         if not self._steps.steps_done:  # else this run is a part of one that has done steps
@@ -78,31 +77,7 @@ class TrainerRun:
     def epoch_begins(self) -> None:
         """The start-up is over; up to the first batch, the loader starts."""
         self._clock.leave(Phase.STARTUP)
-        self._loop.epoch_begins()
-
-    def step_begins(self) -> None:
-        """Where no proxy saw the fetch (a resumed epoch has another loader), the gap was the wait for data."""
-        self._in_step = True
-        self._evaluating = False
-        self._loop.step_begins()
-
-    def optimizer_begins(self) -> None:
-        """The gradients are ready."""
-        self._clock.enter(Phase.OPTIMIZER)
-
-    def optimizer_ends(self) -> None:
-        """The parameters are updated; the scheduler and zeroing follow."""
-        self._clock.leave(Phase.OPTIMIZER)
-
-    def step_ends(self) -> None:
-        """Since the optimizer's step the scheduler stepped and gradients were zeroed."""
-        self._in_step = False
-        self._clock.book(Phase.OPTIMIZER)
-        self._steps.optimizer_step()
-        self._loop.step_ends()
-        every = self._settings.log_every_n_steps
-        if every is not None and self.trainer.state.global_step % every == 0:
-            self._write_live()
+        self.loop.epoch_begins()
 
     def logged(self, is_last: bool) -> None:
         """What was just done was logging, or the end of an evaluation, which logs its metrics.
@@ -113,20 +88,20 @@ class TrainerRun:
             self._clock.book(Phase.TEARDOWN)
             self._steps.finish()
             self._clock.enter(Phase.TEARDOWN)
-        elif self._evaluating:
+        elif self.loop.evaluating:
             self._clock.book(Phase.VALIDATION)
-        elif not self._in_step and self._clock.owner is Phase.UNATTRIBUTED:
+        elif not self.loop.in_step and self._clock.owner is Phase.UNATTRIBUTED:
             self._clock.book(Phase.LOGGING)
 
     def predicted(self) -> None:
         """What was just done was validation."""
-        self._evaluating = True
+        self.loop.evaluating = True
         self._clock.book(Phase.VALIDATION)
 
     def evaluated(self) -> None:
         """The validation is over."""
         self._clock.book(Phase.VALIDATION)
-        self._evaluating = False
+        self.loop.evaluating = False
 
     def saved(self) -> None:
         """What was just done was a checkpoint."""
@@ -169,13 +144,15 @@ class TrainerRun:
 
     def _let_go(self) -> None:
         """Take every stand-in away, and hold the trainer no longer; whoever ends the run calls this."""
-        self._loop.is_open = False
+        self.loop.is_open = False
         self._session.on_end = None
         if self in self._open:
             self._open.remove(self)
         self._watch.take_off()
 
     def _write_live(self) -> None:
+        if self.trainer.state.global_step % (self._settings.log_every_n_steps or 1):
+            return
         verdict = self._session.live_verdict()
         if verdict is not None and self._settings.trackers:
             self._clock.enter(Phase.LOGGING)

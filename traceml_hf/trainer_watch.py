@@ -6,9 +6,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from traceml_core.core.phases import Phase
+from traceml_core.core.phases import BACKWARD, GRAD_SYNC, OPTIMIZER, Phase
 from traceml_core.instrumentation.gradient_arrival import GradientArrival
 from traceml_core.instrumentation.loader_facts import loader_facts
+from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.session import Session
 from traceml_hf.accelerate_loaders import install, remove
@@ -47,9 +48,7 @@ class TrainerWatch:
         if unmeasured == (Phase.GRAD_SYNC.key,):
             self._split_backward(trainer.model)
         self._replace(trainer.accelerator, "backward", self._backward)
-        self._replace(
-            trainer.accelerator, "clip_grad_norm_", functools.partial(_in_phase, self._clock, Phase.OPTIMIZER)
-        )
+        self._replace(trainer.accelerator, "clip_grad_norm_", functools.partial(_in_phase, self._clock, OPTIMIZER))
         model = trainer.model_wrapped
         self._undo.append(model.register_forward_pre_hook(self._loop.forward_begins).remove)
         self._undo.append(model.register_forward_hook(self._loop.forward_ends).remove)
@@ -88,23 +87,24 @@ class TrainerWatch:
         self._undo.append(undo)
 
     def _backward(self, backward: Callable[..., Any]) -> Callable[..., Any]:
-        clock, loop, arrival = self._clock, self._loop, self._arrival
+        clock, arrival, micro_batch = self._clock, self._arrival, self._loop.micro_batch
 
         def timed(*arguments: Any, **options: Any) -> Any:
-            clock.enter(Phase.BACKWARD)
+            clock.enter(BACKWARD)
             try:
                 return backward(*arguments, **options)
             finally:
-                arrived_ns = None if arrival is None else arrival.take()
-                if arrived_ns is not None:
-                    clock.book(Phase.GRAD_SYNC, arrived_ns)
-                clock.leave(Phase.BACKWARD)
-                loop.micro_batch()
+                if arrival is not None:
+                    arrived_ns = arrival.take()
+                    if arrived_ns is not None:
+                        clock.book(GRAD_SYNC, arrived_ns)
+                clock.leave(BACKWARD)
+                micro_batch()
 
         return timed
 
 
-def _in_phase(clock: Any, phase: Phase, method: Callable[..., Any]) -> Callable[..., Any]:
+def _in_phase(clock: PhaseClock, phase: int, method: Callable[..., Any]) -> Callable[..., Any]:
     def timed(*arguments: Any, **options: Any) -> Any:
         clock.enter(phase)
         try:

@@ -40,5 +40,8 @@ class Phase(IntEnum):
 
 _LABELS = {Phase.INPUT_WAIT: "waiting for data", Phase.H2D: "copy to device", Phase.GRAD_SYNC: "gradient sync"}
 
+# As plain integers, for what runs at every step: a member is slow to look up in its class, to compare and to index by.
+INPUT_WAIT, H2D, FORWARD, BACKWARD, GRAD_SYNC, OPTIMIZER, UNATTRIBUTED = range(7)
+
 STEP_PHASES = tuple(phase for phase in Phase if phase < Phase.UNATTRIBUTED)
 AROUND_STEP_PHASES = tuple(phase for phase in Phase if phase > Phase.UNATTRIBUTED)

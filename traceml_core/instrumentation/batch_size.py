@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from traceml_core.loggers.error_log import get_error_logger, report_failure
@@ -28,33 +28,25 @@ def size_of(batch: Any) -> tuple[int | None, int | None]:
 
 
 def _size_of(batch: Any, depth: int) -> tuple[int | None, int | None]:
-    kind = type(batch)
-    if kind is list or kind is tuple:
+    if isinstance(batch, (tuple, list)):
         return _size_of_parts(batch, depth)
-    if kind is dict:
-        return _size_of_mapping(batch, depth)
-    shape = getattr(batch, "shape", None)
-    if shape is not None:
-        return (int(shape[0]), None) if len(shape) else UNKNOWN
-    if isinstance(batch, Mapping):
-        return _size_of_mapping(batch, depth)
-    return _size_of_parts(batch, depth) if isinstance(batch, (tuple, list)) else UNKNOWN
+    if isinstance(batch, (dict, Mapping)):  # a dict is one too, and found sooner
+        for key in TOKEN_KEYS:
+            if key in batch:
+                shape: Sequence[Any] = getattr(batch[key], "shape", ())
+                if len(shape) > 1:
+                    return int(shape[0]), int(shape[0]) * int(shape[1])
+        return _size_of_parts(list(batch.values()), depth)
+    shape = getattr(batch, "shape", ())
+    return (int(shape[0]), None) if shape else UNKNOWN
 
 
-def _size_of_parts(parts: Any, depth: int) -> tuple[int | None, int | None]:
-    if depth:
-        for part in parts[:PARTS_LIMIT]:
-            size = _size_of(part, depth - 1)
-            if size[0] is not None:
-                return size
+def _size_of_parts(parts: Sequence[Any], depth: int) -> tuple[int | None, int | None]:
+    for part in parts[:PARTS_LIMIT] if depth else ():
+        shape = getattr(part, "shape", None)
+        if shape:
+            return int(shape[0]), None
+        size = _size_of(part, depth - 1)
+        if size[0] is not None:
+            return size
     return UNKNOWN
-
-
-def _size_of_mapping(batch: Mapping[Any, Any], depth: int) -> tuple[int | None, int | None]:
-    for key in TOKEN_KEYS:
-        if key in batch:
-            shape = getattr(batch[key], "shape", None)
-            if shape is not None and len(shape) > 1:
-                samples = int(shape[0])
-                return samples, samples * int(shape[1])
-    return _size_of_parts(list(batch.values()), depth)

@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter_ns
 
-from traceml_core.core.phases import Phase
+from traceml_core.core.phases import UNATTRIBUTED, Phase
+
+MOVES_LIMIT = 4096
 
 
 class PhaseClock:
     """Attributes the training thread's time, each nanosecond to exactly one slot.
 
     A *slot* is an index into the per-slot nanoseconds: a `Phase`, or one that `slot()` made for a phase with an owner's
-    name (a callback's). The top of the stack owns the time; entering or leaving is one clock read. Inside an
-    around-step phase (validation, a callback) an in-step phase claims nothing: validation's forward is validation.
+    name (a callback's). The top of the stack owns the time. Inside an around-step phase (validation, a callback) an
+    in-step phase claims nothing: validation's forward is validation.
+
+    `enter(slot)` gives a slot the time from now on, until `leave(slot)` gives it back to what owned it before. Both
+    note the moment and no more; the stack is worked out when somebody asks, once a step. Between two steps of training
+    the processor's caches hold none of this code, and what little runs at a boundary is most of what measuring costs.
+    Where somebody listens to boundaries, they are worked out at once. `boundaries` counts those worked out.
 
     Only the training thread may call it. Nothing here raises on unbalanced use: a leave without its enter does
     nothing, a leave that skips inner enters drops them.
@@ -24,33 +31,42 @@ class PhaseClock:
         "_boundary",
         "_claims",
         "_mark",
+        "_moves",
         "_now",
         "_owner",
         "_owners",
         "_slot_of",
         "_spent",
         "boundaries",
+        "enter",
+        "leave",
         "slots",
         "started_ns",
     )
+
+    enter: Callable[[int], None]
+    leave: Callable[[int], None]
 
     def __init__(self, now: Callable[[], int] = perf_counter_ns, started_ns: int | None = None) -> None:
         """Start the clock in `startup`, at `started_ns` of the clock `now` (default: this moment)."""
         self._now = now
         self.started_ns = self._mark = now() if started_ns is None else started_ns
-        self.boundaries = 0
         self.slots: list[tuple[Phase, str | None]] = [(phase, None) for phase in Phase]
         self._slot_of: dict[tuple[Phase, str], int] = {}
         self._spent = [0] * len(Phase)
-        self._claims: list[int] = [Phase.UNATTRIBUTED, Phase.STARTUP]
-        self._owners: list[int] = [Phase.UNATTRIBUTED, Phase.STARTUP]
-        self._owner: int = Phase.STARTUP
+        self._owner = Phase.STARTUP.value
+        self._claims = [UNATTRIBUTED, self._owner]
+        self._owners = [UNATTRIBUTED, self._owner]
+        self._moves: list[int] = []
+        self.boundaries = 0
         self._boundary: Callable[[int], None] | None = None
         self._booked: Callable[[int, int | None], None] | None = None
+        self._note_moves()
 
     @property
     def owner(self) -> Phase:
         """The phase that owns the time now."""
+        self._settle()
         return self.slots[self._owner][0]
 
     def slot(self, phase: Phase, owner: str) -> int:
@@ -72,49 +88,16 @@ class PhaseClock:
         It may be the slot that owned it before. What an in-step phase does inside an around-step phase is not told.
         `booked(slot, since_ns)` is called when `book` gave the last stretch to a slot: all of it where `since_ns` is
         null. Listeners come on top of each other and must not raise; a null `listener` takes all of them away.
+        `enter` and `leave` are others from here on: what holds them asks for them after this.
         """
         if listener is None:
             self._boundary = self._booked = None
+            self._note_moves()
             return
         earlier = self._boundary
         self._boundary = listener if earlier is None else _both(earlier, listener)
         self._booked = booked or self._booked
-
-    def enter(self, slot: int) -> None:
-        """`slot` owns the time from now on, until it is left."""
-        now = self._now()
-        owner = self._owner
-        self._spent[owner] += now - self._mark
-        self._mark = now
-        self.boundaries += 1
-        self._claims.append(slot)
-        if slot > 6 or owner <= 6:  # Phase.UNATTRIBUTED, spelled out: an attribute lookup would cost more than the test
-            self._owners.append(slot)
-            self._owner = slot
-            if self._boundary is not None:
-                self._boundary(slot)
-        else:
-            self._owners.append(owner)
-
-    def leave(self, slot: int) -> None:
-        """Give the time back to what owned it before `slot` was entered."""
-        claims = self._claims
-        if claims[-1] == slot:
-            depth = len(claims) - 1
-        elif slot in claims:
-            depth = len(claims) - 1 - claims[::-1].index(slot)
-        else:
-            return
-        if depth == 0:
-            return
-        now = self._now()
-        self._spent[self._owner] += now - self._mark
-        self._mark = now
-        del claims[depth:]
-        del self._owners[depth:]
-        self._owner = owner = self._owners[-1]
-        if self._boundary is not None:
-            self._boundary(owner)
+        self._tell_moves()
 
     def book(self, slot: int, since_ns: int | None = None) -> None:
         """Give `slot` the time since the last boundary, or since `since_ns` where that is later.
@@ -123,11 +106,12 @@ class PhaseClock:
         around-step phase an in-step phase is given nothing.
         """
         now = self._now()
+        self._settle()
         mark = self._mark
         spent = self._spent
         self._mark = now
         owner = self._owner
-        if slot <= 6 < owner:  # Phase.UNATTRIBUTED, as in `enter`
+        if slot <= UNATTRIBUTED < owner:
             spent[owner] += now - mark
             return
         if since_ns is not None and since_ns > mark:
@@ -143,6 +127,7 @@ class PhaseClock:
     def unwind(self) -> None:
         """Drop whatever is on the stack: after an exception, or where a loop begins or ends."""
         now = self._now()
+        self._settle()
         self._spent[self._owner] += now - self._mark
         self._mark = now
         del self._claims[1:]
@@ -154,11 +139,88 @@ class PhaseClock:
     def take(self) -> tuple[int, list[int]]:
         """The present moment, and the nanoseconds per slot since the last `take`; counting starts anew."""
         now = self._now()
+        self._settle()
         spent = self._spent
         spent[self._owner] += now - self._mark
         self._mark = now
         self._spent = [0] * len(spent)
         return now, spent
+
+    def _note_moves(self) -> None:
+        """Make `enter` and `leave` such that they note slot and moment; a leave notes the slot's complement.
+
+        Both at once, so that no signal's handler that raises can part them.
+        """
+        now, moves, settle = self._now, self._moves, self._settle
+        note = moves.extend
+
+        def enter(slot: int) -> None:
+            note((slot, now()))
+
+        def leave(slot: int) -> None:
+            note((~slot, now()))
+            if len(moves) > MOVES_LIMIT:
+                settle()
+
+        self.enter, self.leave = enter, leave
+
+    def _tell_moves(self) -> None:
+        """Make `enter` and `leave` such that the listener hears at once who owns the time."""
+        now, moves, settle = self._now, self._moves, self._settle
+
+        def enter(slot: int) -> None:
+            moves.extend((slot, now()))
+            if settle() and self._boundary is not None:
+                self._boundary(self._owner)
+
+        def leave(slot: int) -> None:
+            enter(~slot)
+
+        self.enter, self.leave = enter, leave
+
+    def _settle(self) -> bool:
+        """Work out the moves noted so far; whether the last of them was one that the owner of the time made."""
+        moves = self._moves
+        if not moves:
+            return False
+        claims, owners, spent = self._claims, self._owners, self._spent
+        owner, mark, counts = self._owner, self._mark, False
+        self.boundaries += len(moves) // 2
+        for slot, at in zip(moves[::2], moves[1::2], strict=True):
+            if slot >= 0:
+                spent[owner] += at - mark
+                claims.append(slot)
+                counts = slot > UNATTRIBUTED or owner <= UNATTRIBUTED
+                if counts:
+                    owner = slot
+                owners.append(owner)
+            elif claims[-1] == ~slot and len(claims) > 1:
+                spent[owner] += at - mark
+                claims.pop()
+                owners.pop()
+                owner = owners[-1]
+                counts = True
+            else:
+                depth = _last_place(claims, ~slot)
+                counts = depth > 0
+                if not counts:
+                    continue
+                spent[owner] += at - mark
+                del claims[depth:]
+                del owners[depth:]
+                owner = owners[-1]
+            mark = at
+        moves.clear()
+        self._owner, self._mark = owner, mark
+        return counts
+
+
+def _last_place(claims: list[int], slot: int) -> int:
+    """Where `slot` stands last among the claims; 0, the ground, where it does not."""
+    for place in range(len(claims) - 1, 0, -1):
+        if claims[place] == slot:
+            return place
+    return 0
 
 
 def _both(first: Callable[[int], None], second: Callable[[int], None]) -> Callable[[int], None]:

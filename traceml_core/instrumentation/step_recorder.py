@@ -123,9 +123,8 @@ class StepRecorder:
 
     def _close(self, step: int | None) -> None:
         now, spent = self._clock.take()
-        memory = (
-            None if self._memory is None else self._memory.read()
-        )  # also where none is kept: the next one's baseline
+        # Read also where none is kept: it is the next step's baseline.
+        memory = None if self._memory is None else self._memory.read()
         began = self._began_ns
         self._began_ns = now
         record = StepRecord(
