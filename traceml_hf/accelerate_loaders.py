@@ -99,15 +99,33 @@ class LoaderProxy:
     def __class__(self) -> type:
         return type(self._proxied.base)
 
-    def __getattr__(self, name: str) -> Any:
+    @property
+    def device(self) -> Any:
+        """What the shard lacks while this holds it; else the base's own.
+
+        Called by the shard's `__getattr__`, called in turn by whoever reads `shard.device`: its loop does when it has
+        been asked for a batch and is about to move it to the device. It will read `device` once more.
+        """
         proxied = self._proxied
-        if name == "device" and proxied.device is not MISSING:
-            # Called by the shard's __getattr__, called in turn by whoever read `shard.device`.
-            reader = sys._getframe(1).f_back
-            if reader is not None and reader.f_code is proxied.loop_code:
-                _loop_resumes(proxied)
-            return proxied.device
-        return getattr(proxied.base, name)
+        device, tracker = proxied.device, proxied.tracker
+        if device is MISSING:
+            return proxied.base.device
+        reader = sys._getframe(1).f_back
+        if reader is None or reader.f_code is not proxied.loop_code:
+            return device
+        if tracker.is_open and get_ident() == tracker.thread:
+            proxied.resumed = True
+            proxied.attributes["device"] = device
+            if proxied.opening:
+                proxied.opening = False
+            else:
+                tracker.fetch(proxied.role)
+            clock = tracker.clock
+            clock.note((H2D, clock.now()))
+        return device
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._proxied.base, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._proxied.base, name, value)
@@ -157,22 +175,21 @@ class _Batches:
         batches, tracker, role = self._batches, self._tracker, self._role
         if batches is None:
             raise StopIteration
-        if not tracker.is_open or get_ident() != tracker.thread:
-            return next(batches)
-        proxied = self._proxied
-        clock = tracker.clock
+        proxied, clock = self._proxied, tracker.clock
         waiting = INPUT_WAIT
         if proxied.resumed:
             proxied.resumed = False
             proxied.attributes.pop("device", None)
             waiting = H2D  # still on the clock's stack: leaving it leaves the wait as well
+        elif not tracker.is_open or get_ident() != tracker.thread:
+            return next(batches)
         elif proxied.opening:
             proxied.opening = not self._started
         elif self._started:
             tracker.fetch(role)
         if self._ahead is not None:
             role.fresh, role.size = True, self._ahead
-        clock.enter(INPUT_WAIT)
+        clock.note((INPUT_WAIT, clock.now()))
         try:
             batch = next(batches)
         except StopIteration:
@@ -180,7 +197,7 @@ class _Batches:
                 clock.book(Phase.LOADER_START)  # there was nothing left to wait for: the workers were shut down
             raise
         finally:
-            clock.leave(waiting)
+            clock.note((~waiting, clock.now()))
             if not self._started:
                 self._started = True
                 tracker.loop_begun(role)
@@ -245,19 +262,6 @@ def _state_of(attributes: dict[str, Any]) -> dict[str, Any]:
     if proxied.device is not MISSING:
         state.setdefault("device", proxied.device)
     return state
-
-
-def _loop_resumes(proxied: _Proxied) -> None:
-    """The shard's loop has been asked for a batch, and moves it to the device now; it will read `device` once more."""
-    tracker = proxied.tracker
-    if tracker.is_open and get_ident() == tracker.thread:
-        proxied.resumed = True
-        proxied.attributes["device"] = proxied.device
-        if proxied.opening:
-            proxied.opening = False
-        else:
-            tracker.fetch(proxied.role)
-        tracker.clock.enter(H2D)
 
 
 def _nothing() -> None:

@@ -89,6 +89,7 @@ class StepTracker:
         self.clock = clock
         self.is_open = True
         self.thread = get_ident()
+        self._note, self._now = clock.note, clock.now
         self._steps = steps
         self._models = models
         self._optimizers = optimizers
@@ -156,8 +157,8 @@ class StepTracker:
             self._feeding.remove(role)
 
     def fetch(self, role: LoaderRole) -> None:
-        """The loop asks the loader for a batch."""
-        if role is not self._plain or self._inside is not None or get_ident() != self.thread:
+        """The loop asks the loader for a batch; whoever calls this has made sure that `listens`."""
+        if role is not self._plain or self._inside is not None:
             self._fetch(role)
         elif self._stepped:
             self._stepped.clear()
@@ -170,15 +171,15 @@ class StepTracker:
         if self._plain is not None and module.training and get_ident() == self.thread:
             self._forward_in_eval_mode = False
             self._inside = FORWARD
-            self.clock.enter(FORWARD)
+            self._note((FORWARD, self._now()))
         else:
             self._forward_begins(module)
 
     def forward_ends(self, module: Any, inputs: Any, output: Any) -> None:
         """A prepared model has returned. One that raised is noticed at the next fetch."""
-        if self._plain is not None and get_ident() == self.thread:
+        if self._plain is not None and self._inside == FORWARD:
             self._inside = None
-            self.clock.leave(FORWARD)
+            self._note((~FORWARD, self._now()))
         else:
             self._forward_ends()
 
@@ -189,14 +190,14 @@ class StepTracker:
             role = self._plain
             plain = role is not None and not self._forward_in_eval_mode and get_ident() == self.thread
             if plain:
-                self.clock.enter(BACKWARD)
+                self._note((BACKWARD, self._now()))
             else:
                 self._backward_begins()
             try:
                 return backward(*args, **kwargs)
             finally:
                 if plain and role is not None and role is self._plain:
-                    self.clock.leave(BACKWARD)
+                    self._note((~BACKWARD, self._now()))
                     if role.fresh:
                         role.fresh = False
                         self._steps.micro_batch(*role.size)
@@ -209,15 +210,15 @@ class StepTracker:
         """A prepared optimizer begins to step."""
         if self._plain is not None and get_ident() == self.thread:
             self._inside = OPTIMIZER
-            self.clock.enter(OPTIMIZER)
+            self._note((OPTIMIZER, self._now()))
         else:
             self._optimizer_begins(optimizer)
 
     def optimizer_ends(self, optimizer: Any, args: Any = None, kwargs: Any = None) -> None:
         """A prepared optimizer has stepped, or its scaler skipped the update."""
-        if self._plain is not None and get_ident() == self.thread:
+        if self._plain is not None and self._inside == OPTIMIZER:
             self._inside = None
-            self.clock.leave(OPTIMIZER)
+            self._note((~OPTIMIZER, self._now()))
             self._stepped.add(id(optimizer))
             self._steps.optimizer_step()
         else:

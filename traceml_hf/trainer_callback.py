@@ -1,4 +1,4 @@
-"""The callback for the Hugging Face Trainer: its events, each passed on to the run that is open."""
+"""The callback for the Hugging Face Trainer: it opens a run where one begins; the run hears the rest by itself."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from traceml_core.core.phases import OPTIMIZER
 from traceml_core.core.settings import SettingsArguments, resolve_settings
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.console import say
 from traceml_hf.trainer_entry import await_training, trainer_among_callers
-from traceml_hf.trainer_loop import TrainerLoop
 from traceml_hf.trainer_run import TrainerRun
 
 if sys.version_info >= (3, 11):
@@ -42,7 +40,6 @@ class TraceMLCallback(TrainerCallback):
         self._settings = resolve_settings(**settings)
         self._attached: Callable[[], Any] = _nothing
         self._run: TrainerRun | None = None
-        self._loop: TrainerLoop | None = None  # the open run's; what happens at every step goes straight there
         self._begun_ns: int | None = None
 
     @property  # type: ignore[misc]
@@ -63,7 +60,7 @@ class TraceMLCallback(TrainerCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: the settings, and no run."""
-        return {**self.__dict__, "_run": None, "_loop": None, "_attached": _nothing, "_begun_ns": None}
+        return {**self.__dict__, "_run": None, "_attached": _nothing, "_begun_ns": None}
 
     def training_begins(self) -> None:
         """A `train` of this callback's trainer begins."""
@@ -104,62 +101,11 @@ class TraceMLCallback(TrainerCallback):
                 _say(state, "a training inside another one is told as a part of that")
             else:
                 self._await_training(trainer)
-                self._run = TrainerRun.begin(trainer, self, self._settings, begun_ns, self._run_closed)
-                self._loop = self._run.loop
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The loader starts."""
-        if self._run is not None:
-            self._run.epoch_begins()
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A window's batches are there."""
-        if self._loop is not None:
-            self._loop.step_begins()
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The optimizer is about to step, then the scheduler, and gradients are zeroed."""
-        if self._loop is not None:
-            self._loop.clock.enter(OPTIMIZER)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The step is over, also where a scaler skipped the update."""
-        if self._loop is not None:
-            self._loop.step_ends()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Logging has just begun; gathering what is logged lies behind."""
-        if self._run is not None:
-            self._run.logged(is_last="train_runtime" in (logs or {}))
-
-    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A batch has been evaluated."""
-        if self._run is not None:
-            self._run.predicted()
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """An evaluation has ended."""
-        if self._run is not None:
-            self._run.evaluated()
-
-    def on_predict(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
-        """A prediction has ended."""
-        if self._run is not None:
-            self._run.evaluated()
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A checkpoint has been written."""
-        if self._run is not None:
-            self._run.saved()
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Training is over; trackers are still open, and the report follows once the progress bar is closed."""
-        if self._run is not None:
-            self._run.train_ends()
+                self._run = TrainerRun.begin(trainer, self._settings, begun_ns, self._run_closed)
 
     def _run_closed(self) -> None:
         """The run has been closed; the next `train` opens its own."""
-        self._run = self._loop = None
+        self._run = None
 
     def _await_training(self, trainer: Any) -> None:
         """Learn when `trainer` begins to train, if it is one."""

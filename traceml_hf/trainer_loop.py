@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any
@@ -13,11 +12,11 @@ from traceml_core.instrumentation.step_recorder import StepRecorder
 
 
 class TrainerLoop:
-    """Listens to the proxy of the training loader, to the model, and to the callback.
+    """Listens to the proxy of the training loader, to the model, and to the trainer's events.
 
-    The Trainer fetches a whole accumulation window, then trains on it. Sizes wait in order of fetch until their
-    micro-batch has gone backward. Between `step_begins` and `step_ends` the loop is `in_step`; it is `evaluating`
-    from the first batch of an evaluation on.
+    The Trainer fetches a whole accumulation window, then trains on it. Between `step_begins` and `step_ends` the loop
+    is `in_step`; it is `evaluating` from the first batch of an evaluation on. `has_counted` where a proxy has
+    shown the window's batches: else its micro-batches are counted where they go backward.
     """
 
     def __init__(self, clock: PhaseClock, steps: StepRecorder, on_step: Callable[[], None] | None) -> None:
@@ -26,11 +25,12 @@ class TrainerLoop:
         self.is_open = True
         self.thread = get_ident()
         self.has_proxy = False
+        self.has_counted = False
         self.in_step = False
         self.evaluating = False
+        self._note, self._now = clock.note, clock.now
         self._steps = steps
         self._on_step = on_step
-        self._sizes: deque[tuple[int | None, int | None]] = deque(maxlen=4096)
         self._role: Any = None
         self._fetched = False
         self._starting = False
@@ -64,51 +64,57 @@ class TrainerLoop:
             self.clock.leave(Phase.LOADER_START)
 
     def fetch(self, role: Any) -> None:
-        """A batch is asked for: the step before it ends."""
-        if role.fresh:
-            role.fresh = False
-            self._sizes.append(role.size)
+        """A batch is asked for: the first of a window ends the step before it."""
         self._fetched = True
         self._steps.fetch()
+        if role.fresh:
+            self._count_batch(role)
 
-    def step_begins(self) -> None:
+    def step_begins(self, **_: Any) -> None:
         """The window's batches are there."""
         self.in_step = True
         self.evaluating = False
-        role = self._role
-        if role is not None and role.fresh:
-            role.fresh = False
-            self._sizes.append(role.size)
         if not self._fetched:
             self._fetched_unseen()
+        if self._role is not None and self._role.fresh:
+            self._count_batch(self._role)
         if self._starting:
             self._end_start()
 
-    def step_ends(self) -> None:
-        """The optimizer, the scheduler and zeroing are done; without a proxy the step ends here."""
+    def optimizer_begins(self, **_: Any) -> None:
+        """The optimizer is about to step, then the scheduler, and gradients are zeroed."""
+        self._note((OPTIMIZER, self._now()))
+
+    def step_ends(self, **_: Any) -> None:
+        """The step is over, also where a scaler skipped the update. Without a proxy its time ends here."""
         self.in_step = False
-        self.clock.leave(OPTIMIZER)
+        self._note((~OPTIMIZER, self._now()))
         self._steps.optimizer_step()
         if not self.has_proxy or not self._fetched:
             self._steps.fetch()
-        self._fetched = False
+        self._fetched = self.has_counted = False
         if self._on_step is not None:
             self._on_step()
 
     def micro_batch(self) -> None:
-        """A micro-batch has gone backward."""
-        samples, tokens = self._sizes.popleft() if self._sizes else (None, None)
-        self._steps.micro_batch(samples, tokens)
+        """A micro-batch that nobody saw fetched has gone backward."""
+        self._steps.micro_batch()
 
     def forward_begins(self, module: Any, _: Any) -> None:
         """The outermost module runs; in eval mode that is an evaluation, told of later."""
         if module.training and self.is_open:
-            self.clock.enter(FORWARD)
+            self._note((FORWARD, self._now()))
 
     def forward_ends(self, module: Any, *_: Any) -> None:
         """The outermost module has run."""
         if module.training and self.is_open:
-            self.clock.leave(FORWARD)
+            self._note((~FORWARD, self._now()))
+
+    def _count_batch(self, role: Any) -> None:
+        """Count the batch that was handed out last."""
+        role.fresh = False
+        self.has_counted = True
+        self._steps.micro_batch(*role.size)
 
     def _fetched_unseen(self) -> None:
         """Nobody saw the batches fetched (a resumed epoch has another loader): the gap was the wait for them."""

@@ -36,9 +36,7 @@ class TrainerRun:
         return any(run.trainer is not trainer and trains_among_callers(run.trainer) for run in cls._open)
 
     @classmethod
-    def begin(
-        cls, trainer: Any, ours: Any, settings: Settings, started_ns: int, on_closed: Callable[[], None]
-    ) -> TrainerRun:
+    def begin(cls, trainer: Any, settings: Settings, started_ns: int, on_closed: Callable[[], None]) -> TrainerRun:
         """Open a run, after closing those that an error left and somebody caught.
 
         A batch that did not fit is such an error: the run that goes on with a smaller one has the whole report again.
@@ -49,12 +47,10 @@ class TrainerRun:
             settings = msgspec.structs.replace(settings, report="full")
         while cls._left:
             cls._left.pop().close()
-        return cls(trainer, ours, settings, started_ns, on_closed)
+        return cls(trainer, settings, started_ns, on_closed)
 
-    def __init__(
-        self, trainer: Any, ours: Any, settings: Settings, started_ns: int, on_closed: Callable[[], None]
-    ) -> None:
-        """Open the session and watch. `ours` is the callback among the trainer's that is the run's."""
+    def __init__(self, trainer: Any, settings: Settings, started_ns: int, on_closed: Callable[[], None]) -> None:
+        """Open the session and watch."""
         self.trainer = trainer
         self._on_closed = on_closed
         self._settings = settings
@@ -64,65 +60,76 @@ class TrainerRun:
         )
         self._clock, self._steps = self._session.clock, self._session.steps
         on_step = self._write_live if settings.log_every_n_steps else None
-        self.loop = TrainerLoop(self._clock, self._steps, on_step)
-        self._watch = TrainerWatch(self._session, self.loop)
+        self._loop = TrainerLoop(self._clock, self._steps, on_step)
+        self._watch = TrainerWatch(self._session, self._loop)
         self._session.on_end = self._let_go
         self._open.append(self)
         if not self._steps.steps_done:  # else this run is a part of one that has done steps
             self._steps.start_at(trainer.state.global_step)
         if self._session.enabled:
             with fail_open(logger, "watching the trainer"):
-                self._watch.put_on(trainer, ours, facts.unmeasured, self._close)
+                self._watch.put_on(trainer, facts.unmeasured, self._events(), self._close)
 
-    def epoch_begins(self) -> None:
+    def _events(self) -> dict[str, Callable[..., None]]:
+        """What each of the trainer's events means. Most are told once it is over what they tell of."""
+        return {
+            "on_epoch_begin": self._epoch_begins,
+            "on_step_begin": self._loop.step_begins,
+            "on_pre_optimizer_step": self._loop.optimizer_begins,
+            "on_step_end": self._loop.step_ends,
+            "on_log": self._logged,
+            "on_prediction_step": self._predicted,
+            "on_evaluate": self._evaluated,
+            "on_predict": self._evaluated,
+            "on_save": self._saved,
+            "on_train_end": self._train_ends,
+        }
+
+    def _epoch_begins(self, **_: Any) -> None:
         """The start-up is over; up to the first batch, the loader starts."""
         self._clock.leave(Phase.STARTUP)
-        self.loop.epoch_begins()
+        self._loop.epoch_begins()
 
-    def logged(self, is_last: bool) -> None:
+    def _logged(self, logs: Any = None, **_: Any) -> None:
         """What was just done was logging, or the end of an evaluation, which logs its metrics.
 
         What a subclass logs inside a step, or a callback in its own time, follows on something else.
         """
-        if is_last:
+        if "train_runtime" in (logs or {}):  # the summary of the whole training
             self._clock.book(Phase.TEARDOWN)
             self._steps.finish()
             self._clock.enter(Phase.TEARDOWN)
-        elif self.loop.evaluating:
+        elif self._loop.evaluating:
             self._clock.book(Phase.VALIDATION)
-        elif not self.loop.in_step and self._clock.owner is Phase.UNATTRIBUTED:
+        elif not self._loop.in_step and self._clock.owner is Phase.UNATTRIBUTED:
             self._clock.book(Phase.LOGGING)
 
-    def predicted(self) -> None:
+    def _predicted(self, **_: Any) -> None:
         """What was just done was validation."""
-        self.loop.evaluating = True
+        self._loop.evaluating = True
         self._clock.book(Phase.VALIDATION)
 
-    def evaluated(self) -> None:
+    def _evaluated(self, **_: Any) -> None:
         """The validation is over."""
         self._clock.book(Phase.VALIDATION)
-        self.loop.evaluating = False
+        self._loop.evaluating = False
 
-    def saved(self) -> None:
+    def _saved(self, **_: Any) -> None:
         """What was just done was a checkpoint."""
         self._clock.book(Phase.CHECKPOINT)
 
-    def train_ends(self) -> None:
+    def _train_ends(self, **_: Any) -> None:
         """Write the results to the trackers while they are open, which ends the measuring.
 
         Where there are none, what the other callbacks do at the end is measured too. The card is printed after the
         last of them, so that the progress bar is closed.
         """
-        callbacks = self.trainer.callback_handler.callbacks
-        hears_the_end = self._watch.hears_the_end(callbacks)
-        trackers = open_trackers(list.__iter__(callbacks)) if self._settings.trackers else []
+        trackers = open_trackers(self.trainer.callback_handler.callbacks) if self._settings.trackers else []
         if trackers:
             step = self.trainer.state.global_step
             verdict = self._session.finish("completed")
             if verdict is not None:
                 write_verdict(trackers, verdict, step)
-        if not hears_the_end:
-            self._close()
 
     def leave(self, error: BaseException) -> None:
         """An error leaves the training: end the measuring. The card follows its traceback, or precedes the next run."""
@@ -144,7 +151,7 @@ class TrainerRun:
 
     def _let_go(self) -> None:
         """Take every stand-in away, and hold the trainer no longer; whoever ends the run calls this."""
-        self.loop.is_open = False
+        self._loop.is_open = False
         self._session.on_end = None
         if self in self._open:
             self._open.remove(self)
@@ -156,7 +163,7 @@ class TrainerRun:
         verdict = self._session.live_verdict()
         if verdict is not None and self._settings.trackers:
             self._clock.enter(Phase.LOGGING)
-            trackers = open_trackers(list.__iter__(self.trainer.callback_handler.callbacks))
+            trackers = open_trackers(self.trainer.callback_handler.callbacks)
             write_numbers(trackers, verdict, self.trainer.state.global_step)
             self._clock.leave(Phase.LOGGING)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from traceml_core.core.phases import BACKWARD, GRAD_SYNC, OPTIMIZER, Phase
@@ -13,7 +13,7 @@ from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.session import Session
 from traceml_hf.accelerate_loaders import install, remove
-from traceml_hf.timed_callbacks import TimedCallbacks
+from traceml_hf.timed_events import TimedEvents
 from traceml_hf.trainer_loop import TrainerLoop
 
 logger = get_error_logger("Trainer")
@@ -28,18 +28,21 @@ class TrainerWatch:
         self._clock = session.clock
         self._loop = loop
         self._arrival: GradientArrival | None = None
-        self._timed: TimedCallbacks | None = None
         self._undo: list[Callable[[], object]] = []
 
-    def put_on(self, trainer: Any, ours: Any, unmeasured: tuple[str, ...], when_over: Callable[[], None]) -> None:
-        """Watch `trainer`; `ours` is the run's callback, `unmeasured` what the strategy is known not to show.
+    def put_on(
+        self,
+        trainer: Any,
+        unmeasured: tuple[str, ...],
+        events: Mapping[str, Callable[..., None]],
+        when_over: Callable[[], None],
+    ) -> None:
+        """Watch `trainer`; `unmeasured` is what its strategy is known not to show.
 
-        `when_over` is called once every callback has heard that the training is over.
+        `events` are told by name; `when_over` is called once every callback has heard that the training is over.
         """
         handler = trainer.callback_handler
-        timed = self._timed = TimedCallbacks(handler.callbacks, ours, self._clock, when_over)
-        handler.callbacks = timed
-        self._undo.append(lambda: _restore_callbacks(handler, timed))
+        self._undo.append(TimedEvents(handler, self._clock, events, when_over).put_back)
         loader = handler.train_dataloader
         if install(loader, self._loop) is not None:
             self._loop.has_proxy = True
@@ -53,13 +56,8 @@ class TrainerWatch:
         self._undo.append(model.register_forward_pre_hook(self._loop.forward_begins).remove)
         self._undo.append(model.register_forward_hook(self._loop.forward_ends).remove)
 
-    def hears_the_end(self, callbacks: list[Any]) -> bool:
-        """Whether `when_over` will be called: not where nothing is watched, or the list is not ours any more."""
-        return callbacks is self._timed
-
     def take_off(self) -> None:
         """Leave every instance as it was found. Safe to repeat."""
-        self._timed = None
         while self._undo:
             with fail_open(logger, "putting the trainer's own things back"):
                 self._undo.pop()()
@@ -87,10 +85,11 @@ class TrainerWatch:
         self._undo.append(undo)
 
     def _backward(self, backward: Callable[..., Any]) -> Callable[..., Any]:
-        clock, arrival, micro_batch = self._clock, self._arrival, self._loop.micro_batch
+        clock, note, now = self._clock, self._clock.note, self._clock.now
+        arrival, loop = self._arrival, self._loop
 
         def timed(*arguments: Any, **options: Any) -> Any:
-            clock.enter(BACKWARD)
+            note((BACKWARD, now()))
             try:
                 return backward(*arguments, **options)
             finally:
@@ -98,24 +97,21 @@ class TrainerWatch:
                     arrived_ns = arrival.take()
                     if arrived_ns is not None:
                         clock.book(GRAD_SYNC, arrived_ns)
-                clock.leave(BACKWARD)
-                micro_batch()
+                note((~BACKWARD, now()))
+                if not loop.has_counted:
+                    loop.micro_batch()
 
         return timed
 
 
 def _in_phase(clock: PhaseClock, phase: int, method: Callable[..., Any]) -> Callable[..., Any]:
+    note, now = clock.note, clock.now
+
     def timed(*arguments: Any, **options: Any) -> Any:
-        clock.enter(phase)
+        note((phase, now()))
         try:
             return method(*arguments, **options)
         finally:
-            clock.leave(phase)
+            note((~phase, now()))
 
     return timed
-
-
-def _restore_callbacks(handler: Any, timed: TimedCallbacks) -> None:
-    """Give the handler a plain list with whatever is in ours now: callbacks may have come and gone."""
-    if handler.callbacks is timed:
-        handler.callbacks = list(list.__iter__(timed))

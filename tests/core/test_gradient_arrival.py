@@ -65,7 +65,7 @@ for step in range(steps + 2):
     loss.backward()
     clock.book(Phase.GRAD_SYNC, arrival.take())
     clock.leave(Phase.BACKWARD)
-spent = clock.take()[1]
+spent = clock.take().spent_ns
 print(json.dumps([spent[Phase.BACKWARD] / 1e6 / steps, spent[Phase.GRAD_SYNC] / 1e6 / steps]))
 dist.destroy_process_group()
 """

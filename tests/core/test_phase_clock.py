@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traceml_core.core.phases import AROUND_STEP_PHASES, STEP_PHASES, Phase
-from traceml_core.instrumentation.phase_clock import PhaseClock
+from traceml_core.instrumentation.phase_clock import MOMENTS_LIMIT, PhaseClock
 
 OWNERS = ("Checkpoint", "EarlyStopping")
 
@@ -36,9 +36,9 @@ def make_clock(at_ns: int = 0) -> tuple[PhaseClock, Watch]:
 
 def phases_of(clock: PhaseClock) -> dict[Phase, int]:
     """The nanoseconds of each phase that has some, owners folded in."""
-    _, spent = clock.take()
+    spent = clock.take().spent_ns
     found: dict[Phase, int] = {}
-    for (phase, _), nanoseconds in zip(clock.slots, spent, strict=True):
+    for (phase, _), nanoseconds in zip(clock.slots, spent, strict=False):
         if nanoseconds:
             found[phase] = found.get(phase, 0) + nanoseconds
     return found
@@ -64,7 +64,7 @@ def perform(clock: PhaseClock, move: tuple) -> list[list[int]]:
     """Make a move; gives what was taken."""
     name, *arguments = move
     result = getattr(clock, name)(*arguments)
-    return [result[1]] if name == "take" else []
+    return [result.spent_ns] if name == "take" else []
 
 
 @given(timed_moves)
@@ -92,7 +92,7 @@ def test_a_step_phase_gets_nothing_while_a_phase_around_steps_is_open(sequence):
             continue  # validation stays open
         watch.passes(nanoseconds)
         in_step += sum(sum(spent[: Phase.UNATTRIBUTED + 1]) for spent in perform(clock, move))
-    in_step += sum(clock.take()[1][: Phase.UNATTRIBUTED + 1])
+    in_step += sum(clock.take().spent_ns[: Phase.UNATTRIBUTED + 1])
     assert in_step == 0
 
 
@@ -223,6 +223,16 @@ def test_a_booking_reaches_neither_beyond_the_last_boundary_nor_into_the_future(
     assert phases_of(clock).get(Phase.GRAD_SYNC, 0) == booked
 
 
+def test_a_leave_without_its_enter_is_no_boundary_for_a_booking():
+    clock, watch = make_clock()
+    clock.enter(Phase.INPUT_WAIT)
+    watch.passes(4)
+    clock.leave(Phase.H2D)
+    watch.passes(1)
+    clock.book(Phase.H2D)
+    assert phases_of(clock) == {Phase.H2D: 5}
+
+
 def test_an_owner_has_a_slot_of_its_own():
     clock, watch = make_clock()
     slot = clock.slot(Phase.CALLBACKS, "EarlyStopping")
@@ -232,7 +242,7 @@ def test_an_owner_has_a_slot_of_its_own():
     assert clock.owner is Phase.CALLBACKS
     watch.passes(3)
     clock.leave(slot)
-    assert clock.take()[1][slot] == 3
+    assert clock.take().spent_ns[slot] == 3
 
 
 @pytest.mark.parametrize("phase", [*STEP_PHASES, Phase.UNATTRIBUTED])
@@ -247,7 +257,8 @@ def test_a_slot_made_in_the_middle_of_a_step_counts_at_once():
     slot = clock.slot(Phase.LOGGING, "CSVLogger")
     clock.enter(slot)
     watch.passes(4)
-    now_ns, spent = clock.take()
+    taken = clock.take()
+    now_ns, spent = taken.ended_ns, taken.spent_ns
     assert (now_ns, spent[Phase.UNATTRIBUTED], spent[slot]) == (5, 1, 4)
 
 
@@ -270,6 +281,43 @@ def test_a_real_clock_accounts_for_all_the_time():
     for _ in range(100):
         clock.enter(Phase.FORWARD)
         clock.leave(Phase.FORWARD)
-        now_ns, spent = clock.take()
-        total += sum(spent)
-    assert total == now_ns - clock.started_ns
+        taken = clock.take()
+        total += sum(taken.spent_ns)
+    assert total == taken.ended_ns - clock.started_ns
+
+
+def test_what_gathers_in_a_long_time_without_a_step_is_added_up_on_the_way():
+    clock, watch = make_clock()
+    clock.enter(Phase.VALIDATION)
+    for _ in range(MOMENTS_LIMIT):
+        clock.enter(Phase.FORWARD)
+        watch.passes(2)
+        clock.leave(Phase.FORWARD)
+        watch.passes(1)
+    taken = clock.take()
+    assert sum(len(moments) for _, moments in taken.pieces) <= MOMENTS_LIMIT
+    assert taken.spent_ns[Phase.VALIDATION] == sum(taken.spent_ns) == 3 * MOMENTS_LIMIT
+
+
+def test_where_somebody_listens_what_gathers_is_added_up_too():
+    clock, watch = make_clock()
+    clock.on_boundary(lambda slot: None)
+    for _ in range(2 * MOMENTS_LIMIT):
+        clock.enter(Phase.LOGGING)
+        watch.passes(2)
+        clock.leave(Phase.LOGGING)
+    taken = clock.take()
+    assert len(taken.pieces) <= MOMENTS_LIMIT + 1
+    assert taken.spent_ns[Phase.LOGGING] == 4 * MOMENTS_LIMIT
+
+
+def test_a_phase_that_is_entered_and_never_left_costs_no_more_with_every_step():
+    clock, watch = make_clock()
+    for _ in range(1_000):
+        clock.enter(Phase.FORWARD)
+        watch.passes(1)
+        clock.take()
+    clock.unwind()
+    clock.enter(Phase.BACKWARD)
+    watch.passes(5)
+    assert phases_of(clock) == {Phase.BACKWARD: 5}

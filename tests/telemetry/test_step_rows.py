@@ -15,6 +15,7 @@ from traceml_core.core.rows import columns_of
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_memory import MemoryReading
 from traceml_core.instrumentation.step_recorder import StepRecord, StepRecorder
+from traceml_core.instrumentation.stretches import Stretches
 from traceml_core.samplers.base import SamplerContext
 from traceml_core.samplers.step_memory import StepMemoryRow
 from traceml_core.samplers.step_time import OwnerTimeRow, StepSampler, StepTimeRow
@@ -26,7 +27,8 @@ DEVICE_COLUMNS = [f"device_{phase.key}_ns" for phase in (*STEP_PHASES, Phase.UNA
 def make_record(step: int | None = 1, spent_ns: list[int] | None = None, **fields: Any) -> StepRecord:
     spent_ns = [0] * len(Phase) if spent_ns is None else spent_ns
     values = {"started_ns": 1_000, "interval_ns": sum(spent_ns), "micro_batches": 1, "samples": None, "tokens": None}
-    return StepRecord(step=step, spent_ns=spent_ns, **{**values, **fields})
+    stretches = Stretches(0, 0, [], Phase.UNATTRIBUTED, spent_ns)
+    return StepRecord(step=step, stretches=stretches, **{**values, **fields})
 
 
 def make_reading(**fields: Any) -> MemoryReading:

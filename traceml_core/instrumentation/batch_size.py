@@ -21,6 +21,10 @@ def size_of(batch: Any) -> tuple[int | None, int | None]:
     elements of `input_ids` of shape (samples, length), padding included.
     """
     try:
+        if type(batch) is list or type(batch) is tuple:  # most are one of these with an array in front
+            shape = getattr(batch[0], "shape", ()) if batch else ()
+            if shape:
+                return int(shape[0]), None
         return _size_of(batch, DEPTH_LIMIT)
     except Exception as error:  # noqa: BLE001 - a batch may be anything, and counting it must never end training
         report_failure(_logger, "counting a batch", error)

@@ -1,13 +1,15 @@
-"""The phase clock: an exclusive stack of phases whose parts always add up to the time that passed."""
+"""The phase clock: one stack of phases whose top owns the time, so that the timeline is a partition."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 
 from traceml_core.core.phases import UNATTRIBUTED, Phase
+from traceml_core.instrumentation.phase_stack import PhaseStack
+from traceml_core.instrumentation.stretches import Stretches
 
-MOVES_LIMIT = 4096
+MOMENTS_LIMIT = 4096
 
 
 class PhaseClock:
@@ -18,9 +20,13 @@ class PhaseClock:
     in-step phase claims nothing: validation's forward is validation.
 
     `enter(slot)` gives a slot the time from now on, until `leave(slot)` gives it back to what owned it before. Both
-    note the moment and no more; the stack is worked out when somebody asks, once a step. Between two steps of training
-    the processor's caches hold none of this code, and what little runs at a boundary is most of what measuring costs.
-    Where somebody listens to boundaries, they are worked out at once. `boundaries` counts those worked out.
+    note the moment and no more; who owned the time until then is looked up when somebody asks, once a step, and added
+    up where it costs training nothing. Between two steps of training the processor's caches hold none of this code,
+    and what little runs at a boundary is most of what measuring costs. Where somebody listens to boundaries, they are
+    looked up at once. `boundaries` counts those looked up.
+
+    A hook that runs at every step saves a call by saying `note((slot, now()))` for an enter and `note((~slot, now()))`
+    for a leave; it asks for `note` once the listeners are there.
 
     Only the training thread may call it. Nothing here raises on unbalanced use: a leave without its enter does
     nothing, a leave that skips inner enters drops them.
@@ -29,198 +35,154 @@ class PhaseClock:
     __slots__ = (
         "_booked",
         "_boundary",
-        "_claims",
-        "_mark",
+        "_folded_ns",
+        "_ground",
         "_moves",
-        "_now",
-        "_owner",
-        "_owners",
+        "_pieces",
         "_slot_of",
-        "_spent",
+        "_stack",
+        "_taken_ns",
         "boundaries",
-        "enter",
-        "leave",
+        "note",
+        "now",
         "slots",
         "started_ns",
     )
 
-    enter: Callable[[int], None]
-    leave: Callable[[int], None]
+    note: Callable[[tuple[int, int]], object]
 
     def __init__(self, now: Callable[[], int] = perf_counter_ns, started_ns: int | None = None) -> None:
         """Start the clock in `startup`, at `started_ns` of the clock `now` (default: this moment)."""
-        self._now = now
-        self.started_ns = self._mark = now() if started_ns is None else started_ns
+        self.now = now
+        self.started_ns = self._taken_ns = now() if started_ns is None else started_ns
         self.slots: list[tuple[Phase, str | None]] = [(phase, None) for phase in Phase]
         self._slot_of: dict[tuple[Phase, str], int] = {}
-        self._spent = [0] * len(Phase)
-        self._owner = Phase.STARTUP.value
-        self._claims = [UNATTRIBUTED, self._owner]
-        self._owners = [UNATTRIBUTED, self._owner]
+        self._ground = PhaseStack()
+        self._stack = self._ground.replay((Phase.STARTUP.value,)).stack
+        self._folded_ns: Sequence[int] = ()
+        self._pieces: list[tuple[tuple[int, ...], list[int]]] = []
         self._moves: list[int] = []
         self.boundaries = 0
         self._boundary: Callable[[int], None] | None = None
         self._booked: Callable[[int, int | None], None] | None = None
-        self._note_moves()
+        # Slot and moment in one call, so that no signal's handler that raises can part them.
+        self.note = self._moves.extend
+
+    def enter(self, slot: int) -> None:
+        """`slot` owns the time from now on, until it is left."""
+        self.note((slot, self.now()))
+
+    def leave(self, slot: int) -> None:
+        """Give the time back to what owned it before `slot` was entered."""
+        self.note((~slot, self.now()))
+        if len(self._moves) + len(self._pieces) > MOMENTS_LIMIT:
+            self._fold()
 
     @property
     def owner(self) -> Phase:
         """The phase that owns the time now."""
         self._settle()
-        return self.slots[self._owner][0]
+        return self.slots[self._stack.owner][0]
 
     def slot(self, phase: Phase, owner: str) -> int:
-        """The slot of an around-step phase's time that belongs to `owner`, such as a callback's class name."""
+        """The slot of `phase` for an owner such as a callback's class name; made when first asked for.
+
+        Raises:
+            ValueError: `phase` lies in a step; only around-step phases have owners.
+        """
         if phase <= Phase.UNATTRIBUTED:
-            raise ValueError(f"phase {phase.key!r} lies inside a step; only a phase around steps has owners")
+            raise ValueError(f"an owner's phase must lie around steps, not {phase.key!r}")
         found = self._slot_of.get((phase, owner))
         if found is None:
             found = self._slot_of[phase, owner] = len(self.slots)
             self.slots.append((phase, owner))
-            self._spent.append(0)
         return found
 
     def on_boundary(
         self, listener: Callable[[int], None] | None, booked: Callable[[int, int | None], None] | None = None
     ) -> None:
-        """Call `listener(slot)` where `slot` owns the time from now on: the seam for an accelerator.
+        """Call `listener(slot)` whenever `slot` begins to own the time.
 
         It may be the slot that owned it before. What an in-step phase does inside an around-step phase is not told.
         `booked(slot, since_ns)` is called when `book` gave the last stretch to a slot: all of it where `since_ns` is
         null. Listeners come on top of each other and must not raise; a null `listener` takes all of them away.
-        `enter` and `leave` are others from here on: what holds them asks for them after this.
         """
         if listener is None:
             self._boundary = self._booked = None
-            self._note_moves()
+            self.note = self._moves.extend
             return
         earlier = self._boundary
         self._boundary = listener if earlier is None else _both(earlier, listener)
         self._booked = booked or self._booked
-        self._tell_moves()
+        self.note = self._tell
 
     def book(self, slot: int, since_ns: int | None = None) -> None:
         """Give `slot` the time since the last boundary, or since `since_ns` where that is later.
 
-        For what a framework tells only afterwards: a save that has just ended, the gradients' arrival. Inside an
+        For what is known only afterwards: where a framework tells at its end that a checkpoint was written. Inside an
         around-step phase an in-step phase is given nothing.
         """
-        now = self._now()
+        now = self.now()
         self._settle()
-        mark = self._mark
-        spent = self._spent
-        self._mark = now
-        owner = self._owner
+        owner = self._stack.owner
         if slot <= UNATTRIBUTED < owner:
-            spent[owner] += now - mark
+            self._pieces.append(((owner,), [now]))
             return
-        if since_ns is not None and since_ns > mark:
-            since_ns = min(since_ns, now)
-            spent[owner] += since_ns - mark
-            mark = since_ns
+        if since_ns is not None and since_ns > self._last_boundary_ns():
+            self._pieces.append(((owner, slot), [min(since_ns, now), now]))
         else:
             since_ns = None
-        spent[slot] += now - mark
+            self._pieces.append(((slot,), [now]))
         if self._booked is not None:
             self._booked(slot, since_ns)
 
     def unwind(self) -> None:
         """Drop whatever is on the stack: after an exception, or where a loop begins or ends."""
-        now = self._now()
+        now = self.now()
         self._settle()
-        self._spent[self._owner] += now - self._mark
-        self._mark = now
-        del self._claims[1:]
-        del self._owners[1:]
-        self._owner = owner = self._owners[0]
+        self._pieces.append(((self._stack.owner,), [now]))
+        self._stack = self._ground
         if self._boundary is not None:
-            self._boundary(owner)
+            self._boundary(self._stack.owner)
 
-    def take(self) -> tuple[int, list[int]]:
-        """The present moment, and the nanoseconds per slot since the last `take`; counting starts anew."""
-        now = self._now()
+    def take(self) -> Stretches:
+        """Who owned the time since the last `take`, up to the present moment; counting starts anew."""
+        now = self.now()
         self._settle()
-        spent = self._spent
-        spent[self._owner] += now - self._mark
-        self._mark = now
-        self._spent = [0] * len(spent)
-        return now, spent
+        taken = Stretches(self._taken_ns, now, self._pieces, self._stack.owner, self._folded_ns)
+        self._taken_ns, self._pieces, self._folded_ns = now, [], ()
+        return taken
 
-    def _note_moves(self) -> None:
-        """Make `enter` and `leave` such that they note slot and moment; a leave notes the slot's complement.
-
-        Both at once, so that no signal's handler that raises can part them.
-        """
-        now, moves, settle = self._now, self._moves, self._settle
-        note = moves.extend
-
-        def enter(slot: int) -> None:
-            note((slot, now()))
-
-        def leave(slot: int) -> None:
-            note((~slot, now()))
-            if len(moves) > MOVES_LIMIT:
-                settle()
-
-        self.enter, self.leave = enter, leave
-
-    def _tell_moves(self) -> None:
-        """Make `enter` and `leave` such that the listener hears at once who owns the time."""
-        now, moves, settle = self._now, self._moves, self._settle
-
-        def enter(slot: int) -> None:
-            moves.extend((slot, now()))
-            if settle() and self._boundary is not None:
-                self._boundary(self._owner)
-
-        def leave(slot: int) -> None:
-            enter(~slot)
-
-        self.enter, self.leave = enter, leave
+    def _tell(self, move: tuple[int, int]) -> None:
+        self._moves.extend(move)
+        if self._settle() and self._boundary is not None:
+            self._boundary(self._stack.owner)
 
     def _settle(self) -> bool:
-        """Work out the moves noted so far; whether the last of them was one that the owner of the time made."""
-        moves = self._moves
+        """Look up the moves noted so far; whether the last of them was one that the owner of the time made."""
+        moves, stack = self._moves, self._stack
         if not moves:
             return False
-        claims, owners, spent = self._claims, self._owners, self._spent
-        owner, mark, counts = self._owner, self._mark, False
-        self.boundaries += len(moves) // 2
-        for slot, at in zip(moves[::2], moves[1::2], strict=True):
-            if slot >= 0:
-                spent[owner] += at - mark
-                claims.append(slot)
-                counts = slot > UNATTRIBUTED or owner <= UNATTRIBUTED
-                if counts:
-                    owner = slot
-                owners.append(owner)
-            elif claims[-1] == ~slot and len(claims) > 1:
-                spent[owner] += at - mark
-                claims.pop()
-                owners.pop()
-                owner = owners[-1]
-                counts = True
-            else:
-                depth = _last_place(claims, ~slot)
-                counts = depth > 0
-                if not counts:
-                    continue
-                spent[owner] += at - mark
-                del claims[depth:]
-                del owners[depth:]
-                owner = owners[-1]
-            mark = at
+        slots, moments = tuple(moves[::2]), moves[1::2]
+        replay = stack.replays.get(slots) or stack.replay(slots)
         moves.clear()
-        self._owner, self._mark = owner, mark
-        return counts
+        if replay.kept is not None:
+            moments = [moments[place] for place in replay.kept]
+        if moments:
+            self._pieces.append((replay.owners, moments))
+        self._stack = replay.stack
+        self.boundaries += len(moments)
+        return replay.is_told
 
+    def _fold(self) -> None:
+        """Add up what has gathered in a long time without a step, so that it does not grow with it."""
+        self._settle()
+        last_ns = self._last_boundary_ns()
+        gathered = Stretches(self._taken_ns, last_ns, self._pieces, self._stack.owner, self._folded_ns)
+        self._taken_ns, self._pieces, self._folded_ns = last_ns, [], gathered.spent_ns
 
-def _last_place(claims: list[int], slot: int) -> int:
-    """Where `slot` stands last among the claims; 0, the ground, where it does not."""
-    for place in range(len(claims) - 1, 0, -1):
-        if claims[place] == slot:
-            return place
-    return 0
+    def _last_boundary_ns(self) -> int:
+        return self._pieces[-1][1][-1] if self._pieces else self._taken_ns
 
 
 def _both(first: Callable[[int], None], second: Callable[[int], None]) -> Callable[[int], None]:

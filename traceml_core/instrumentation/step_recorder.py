@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from traceml_core.instrumentation.phase_clock import PhaseClock
+from traceml_core.instrumentation.stretches import Stretches
 
 if TYPE_CHECKING:
     from traceml_core.instrumentation.device_timeline import DeviceTimeline
@@ -21,7 +22,7 @@ QUEUE_LIMIT = 20_000
 class StepRecord(msgspec.Struct, frozen=True, gc=False):
     """One step, or (`step` null) the time before the first and after the last one.
 
-    `spent_ns` holds host nanoseconds per slot of the clock; `device_ns` those of the device per phase up to
+    `stretches` say who owned the host's time; `device_ns` holds the device's nanoseconds per phase up to
     `UNATTRIBUTED`, null where its events were not resolved. `started_ns` is Unix time, derived once from the monotonic
     clock.
     """
@@ -29,12 +30,17 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False):
     step: int | None
     started_ns: int
     interval_ns: int
-    spent_ns: list[int]
+    stretches: Stretches
     micro_batches: int
     samples: int | None
     tokens: int | None
     device_ns: list[int | None] | None = None
     memory: MemoryReading | None = None
+
+    @property
+    def spent_ns(self) -> list[int]:
+        """The host's nanoseconds per slot of the clock, added up here and now: not for the training thread."""
+        return self.stretches.spent_ns
 
 
 class StepRecorder:
@@ -84,11 +90,14 @@ class StepRecorder:
 
     def fetch(self) -> None:
         """A batch is about to be fetched: close the step before it, if its optimizer has stepped."""
-        if not self._in_loop:
+        if self._stepped:
+            self._stepped = False
+            self.steps_done += 1
+            self.step += 1
+            self._close(self.step)
+        elif not self._in_loop:
             self._in_loop = True
             self._close(None)
-        elif self._stepped:
-            self._close_step()
 
     def micro_batch(self, samples: int | None = None, tokens: int | None = None) -> None:
         """One forward and backward of the open step was fed by this many samples and tokens of this rank."""
@@ -108,30 +117,22 @@ class StepRecorder:
     def finish(self) -> None:
         """The loop has ended, or the run closes: close the open step and record what lies after it."""
         if self._stepped:
-            self._close_step()
+            self.fetch()
         self._in_loop = False
         self._close(None)
         if self._device is not None:
-            for record in self._device.drain():
-                self._hand_over(record)
-
-    def _close_step(self) -> None:
-        self.step += 1
-        self.steps_done += 1
-        self._stepped = False
-        self._close(self.step)
+            self._hand_over(self._device.drain())
 
     def _close(self, step: int | None) -> None:
-        now, spent = self._clock.take()
+        stretches = self._clock.take()
         # Read also where none is kept: it is the next step's baseline.
         memory = None if self._memory is None else self._memory.read()
-        began = self._began_ns
-        self._began_ns = now
+        began, self._began_ns = self._began_ns, stretches.ended_ns
         record = StepRecord(
             step,
             began + self._unix_offset_ns,
-            now - began,
-            spent,
+            stretches.ended_ns - began,
+            stretches,
             self._micro_batches,
             self._samples or None,
             self._tokens or None,
@@ -139,14 +140,11 @@ class StepRecorder:
             None if step is None else memory,
         )
         self._micro_batches = self._samples = self._tokens = 0
-        if self._device is None:
-            self._hand_over(record)
-        else:
-            for resolved in self._device.close(record):
-                self._hand_over(resolved)
+        self._hand_over((record,) if self._device is None else self._device.close(record))
 
-    def _hand_over(self, record: StepRecord) -> None:
-        if len(self.queue) < self._queue_limit:
-            self.queue.append(record)
-        else:
-            self.dropped += 1
+    def _hand_over(self, records: Iterable[StepRecord]) -> None:
+        for record in records:
+            if len(self.queue) < self._queue_limit:
+                self.queue.append(record)
+            else:
+                self.dropped += 1

@@ -81,17 +81,22 @@ class StepSampler:
         phases = [phase for phase, _ in slots]
         keys = self._context.unmeasured()
         unmeasured = [phase for phase in Phase if phase.key in keys and phase is not Phase.UNATTRIBUTED]
-        rows: list[Row] = [step_time_row(record, phases, unmeasured) for record in records]
-        rows += _owner_rows(records, slots)
+        spent = [record.spent_ns for record in records]
+        rows: list[Row] = [
+            step_time_row(record, spent_ns, phases, unmeasured) for record, spent_ns in zip(records, spent, strict=True)
+        ]
+        rows += _owner_rows([record.step for record in records], spent, slots)
         rows += [memory_row(record) for record in records if record.memory is not None]
         return rows
 
 
-def step_time_row(record: StepRecord, phases: Sequence[Phase], unmeasured: Sequence[Phase]) -> StepTimeRow:
+def step_time_row(
+    record: StepRecord, spent_ns: Sequence[int], phases: Sequence[Phase], unmeasured: Sequence[Phase]
+) -> StepTimeRow:
     """The row of one record: slots fold into their phases, what cannot be measured into `unattributed`."""
-    spent: list[int | None] = list(record.spent_ns[: len(Phase)])
-    for slot in range(len(Phase), len(record.spent_ns)):
-        spent[phases[slot]] = (spent[phases[slot]] or 0) + record.spent_ns[slot]
+    spent: list[int | None] = list(spent_ns[: len(Phase)])
+    for slot in range(len(Phase), len(spent_ns)):
+        spent[phases[slot]] = (spent[phases[slot]] or 0) + spent_ns[slot]
     device: list[int | None] = [None] * (len(STEP_PHASES) + 1) if record.device_ns is None else list(record.device_ns)
     for phase in unmeasured:
         spent[Phase.UNATTRIBUTED] = (spent[Phase.UNATTRIBUTED] or 0) + (spent[phase] or 0)
@@ -104,12 +109,14 @@ def step_time_row(record: StepRecord, phases: Sequence[Phase], unmeasured: Seque
     return StepTimeRow(*values)
 
 
-def _owner_rows(records: Sequence[StepRecord], slots: Sequence[tuple[Phase, str | None]]) -> list[OwnerTimeRow]:
+def _owner_rows(
+    steps: Sequence[int | None], spent_ns: Sequence[Sequence[int]], slots: Sequence[tuple[Phase, str | None]]
+) -> list[OwnerTimeRow]:
     rows = []
-    steps = [record.step for record in records if record.step is not None]
-    first, last = (steps[0], steps[-1]) if steps else (None, None)
+    numbered = [step for step in steps if step is not None]
+    first, last = (numbered[0], numbered[-1]) if numbered else (None, None)
     for slot in range(len(Phase), len(slots)):
-        spent = [record.spent_ns[slot] for record in records if len(record.spent_ns) > slot and record.spent_ns[slot]]
+        spent = [one[slot] for one in spent_ns if len(one) > slot and one[slot]]
         if spent:
             phase, owner = slots[slot]
             rows.append(OwnerTimeRow(phase.key, owner or "", first, last, len(spent), sum(spent), max(spent)))
