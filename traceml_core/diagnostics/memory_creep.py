@@ -11,10 +11,11 @@ from traceml_core.statistics.trend import Growth, floor_growth
 class CreepPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When growth is creep. `smallest_rise_bytes` and `smallest_rise_share` must both be reached.
 
-    Past `long_s` the share is `long_rise_share`: over hours a healthy process drifts by more than in seconds. The
-    shares, pairs, gain, unevenness and significance are those of `Growth`; of pairs, more must rise where there are
-    fewer than `largest_blocks` blocks. `suffix` is the later part of the run that is judged as well, more strictly,
-    for a leak behind an allocator's own warm-up.
+    Growth by `fast_bytes_per_step` or more would fill gigabytes soon: `fast_rise_bytes` are enough for it, if the rise
+    is as even as `fast_unevenness`. Past `long_s` the share is `long_rise_share`: over hours a healthy process drifts
+    by more than in seconds. The shares, pairs, gain, unevenness and significance are those of `Growth`; of pairs, more
+    must rise where there are fewer than `largest_blocks` blocks. `suffix` is the later part of the run that is judged
+    as well, more strictly, for a leak behind an allocator's own warm-up.
 
     Set aside at the start are `settle_share` of the steps, at least `settle_steps` or `settle_s`, whichever is over
     first, and at most `settle_largest_steps`.
@@ -22,6 +23,9 @@ class CreepPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     smallest_rise_bytes: int = 6 * 2**20
     smallest_rise_share: float = 0.005
+    fast_bytes_per_step: float = 8 * 2**10
+    fast_rise_bytes: int = 5 * 2**19
+    fast_unevenness: float = 0.06
     long_rise_share: float = 0.05
     long_s: float = 600.0
     rising_pairs: float = 0.85
@@ -29,8 +33,8 @@ class CreepPolicy(msgspec.Struct, frozen=True, kw_only=True):
     last_third: float = 0.18
     largest_jump: float = 0.5
     typical_gain: float = 0.5
-    unevenness: float = 0.17
-    significance: float = 8.0
+    unevenness: float = 0.12
+    significance: float = 20.0
     suffix: float = 2 / 3
     suffix_last_third: float = 0.27
 
@@ -42,6 +46,9 @@ class CreepPolicy(msgspec.Struct, frozen=True, kw_only=True):
     smallest_steps: int = 100
     smallest_s: float = 12.0
     largest_blocks: int = 12
+    usual_gap_share: float = 0.9
+    spread_samples: int = 60
+    """Samples are thinned to the gap that this share of the time has at most, if so many remain."""
 
     critical_s_left: float = 900.0
     """Creep is critical where, at its pace, the limit is reached sooner than this."""
@@ -68,6 +75,8 @@ def find_creep(at_s: np.ndarray, step: np.ndarray, size: np.ndarray, policy: Cre
         return None
     inside = _settled(at_s - at_s[0], step - step[0], policy) & (step < step.max())
     at_s, step, size = at_s[inside], step[inside], size[inside]
+    even = _evenly_spread(at_s, policy)
+    at_s, step, size = at_s[even], step[even], size[even]
     if step.size < policy.smallest_samples:
         return None
     spanned_s = float(at_s[-1] - at_s[0])
@@ -96,6 +105,18 @@ def _settled(passed_s: np.ndarray, steps: np.ndarray, policy: CreepPolicy) -> np
     return settled
 
 
+def _evenly_spread(at_s: np.ndarray, policy: CreepPolicy) -> np.ndarray:
+    """Places of samples that are about equally far apart: looks are rarer later in a run, and weigh as much."""
+    if at_s.size < policy.smallest_samples:
+        return np.arange(at_s.size)
+    gaps = np.sort(np.diff(at_s))
+    usual_s = gaps[np.searchsorted(np.cumsum(gaps), policy.usual_gap_share * gaps.sum())]
+    cell_s = 0.6 * min(usual_s, (at_s[-1] - at_s[0]) / policy.spread_samples)
+    if cell_s <= 0:
+        return np.arange(at_s.size)
+    return np.unique(np.floor((at_s - at_s[0]) / cell_s), return_index=True)[1]
+
+
 def _growth(step: np.ndarray, size: np.ndarray, policy: CreepPolicy) -> Growth | None:
     # A block of a slow run must hold a step or two, or the stairs of a leak look like single jumps.
     blocks = max(min(size.size // 3, np.unique(step).size // 2, policy.largest_blocks), 6)
@@ -107,7 +128,7 @@ def _creeps(growth: Growth, last_third: float, spanned_s: float, policy: CreepPo
     falling_pairs = (1 - policy.rising_pairs) * (growth.blocks / policy.largest_blocks) ** 2
     return (
         growth.per_position > 0
-        and growth.rise >= max(policy.smallest_rise_bytes, share * growth.first)
+        and growth.rise >= max(_smallest_rise(growth, policy), share * growth.first)
         and growth.rising_pairs >= 1 - falling_pairs
         and growth.smallest_third >= policy.smallest_third
         and growth.last_third >= last_third
@@ -116,3 +137,8 @@ def _creeps(growth: Growth, last_third: float, spanned_s: float, policy: CreepPo
         and growth.unevenness <= policy.unevenness
         and growth.significance >= policy.significance
     )
+
+
+def _smallest_rise(growth: Growth, policy: CreepPolicy) -> int:
+    fast = growth.per_position >= policy.fast_bytes_per_step and growth.unevenness <= policy.fast_unevenness
+    return policy.fast_rise_bytes if fast else policy.smallest_rise_bytes
