@@ -30,7 +30,7 @@ def recorded(name, whose=""):
     return find_creep(trace["at_s"][rows], trace["step"][rows], trace[f"{whose}rss_kib"][rows] * 1024.0, POLICY)
 
 
-@pytest.mark.parametrize("name", ["hf_40_kib_a_step", "lightning_dicts"])
+@pytest.mark.parametrize("name", ["hf_40_kib_a_step", "lightning_dicts", "graphs"])
 def test_recorded_leaks_are_found(name):
     assert recorded(f"leak_{name}") is not None
 

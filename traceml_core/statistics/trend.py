@@ -16,8 +16,8 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     least a quarter of what an even rise gains in one block. `smallest_third` and `last_third` are the parts of the
     rise that fell into thirds of the way, `largest_jump` the part between two neighbouring blocks. `typical_gain`
     is the middle one of the blocks' gains, in units of what an even rise gains there (1: even, 0: most blocks gained
-    nothing), and `unevenness` how far the floor strays from a straight line at most. Line and thirds are those of the
-    positions, whatever the times between the values were.
+    nothing). `bulge` and `sag` are how far the floor strays from a straight line at most, above it (a rise that slows
+    down) and below. Line and thirds are those of the positions, whatever the times between the values were.
     `significance` is the rise in units of what the scatter of the values about their trend would make of nothing.
     """
 
@@ -31,7 +31,8 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     last_third: float
     largest_jump: float
     typical_gain: float
-    unevenness: float
+    bulge: float
+    sag: float
     significance: float
 
 
@@ -57,6 +58,7 @@ def floor_growth(positions: np.ndarray, values: np.ndarray, blocks: int) -> Grow
     thirds = np.diff(np.interp(np.linspace(0, 1, 4), way, floor))
     whole = rise if rise > 0 else 1.0
     gains, ways = np.diff(floor) / whole, np.diff(way)
+    strays = (floor - floor[0]) / whole - way if rise > 0 else np.zeros(blocks)
     moves = ways > 0.25 / (blocks - 1)
     return Growth(
         samples=values.size,
@@ -69,7 +71,8 @@ def floor_growth(positions: np.ndarray, values: np.ndarray, blocks: int) -> Grow
         last_third=float(thirds[-1]) / whole,
         largest_jump=float(gains.max()),
         typical_gain=float(np.median(gains[moves] / ways[moves])) if moves.any() else 0.0,
-        unevenness=float(np.abs((floor - floor[0]) / whole - way).max()) if rise > 0 else 0.0,
+        bulge=float(strays.max()),
+        sag=float(-strays.min()),
         significance=rise / _chance(values - slope * positions),
     )
 
