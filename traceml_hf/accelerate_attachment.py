@@ -213,7 +213,7 @@ class Attachment:
         if any(known is model for known in self._models):
             return
         self._models.append(model)
-        before = model.register_forward_pre_hook(self._tracker.forward_begins)
+        before = model.register_forward_pre_hook(self._tracker.forward_begins, prepend=True)
         after = model.register_forward_hook(self._tracker.forward_ends)
         self._undo += [before.remove, after.remove]
 
@@ -224,6 +224,9 @@ class Attachment:
         self._optimizers.append(optimizer)
         if hasattr(optimizer, "register_step_pre_hook"):
             before = optimizer.register_step_pre_hook(self._tracker.optimizer_begins)
+            # What the user's own pre-hooks do is the optimizer's time; torch has no `prepend` here.
+            with fail_open(_logger, "going before other pre-hooks"):
+                optimizer._optimizer_step_pre_hooks.move_to_end(before.id, last=False)
             after = optimizer.register_step_post_hook(self._tracker.optimizer_ends)
             self._undo += [before.remove, after.remove]
 

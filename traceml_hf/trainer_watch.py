@@ -53,7 +53,7 @@ class TrainerWatch:
         self._replace(trainer.accelerator, "backward", self._backward)
         self._replace(trainer.accelerator, "clip_grad_norm_", functools.partial(_in_phase, self._clock, OPTIMIZER))
         model = trainer.model_wrapped
-        self._undo.append(model.register_forward_pre_hook(self._loop.forward_begins).remove)
+        self._undo.append(model.register_forward_pre_hook(self._loop.forward_begins, prepend=True).remove)
         self._undo.append(model.register_forward_hook(self._loop.forward_ends).remove)
 
     def take_off(self) -> None:

@@ -39,6 +39,26 @@ class InPhase:
         self._leave(self._slot)
 
 
+class FitApart(InPhase):
+    """A callback's hook that may fit by itself, as a learning rate finder does: those steps are none of the run's."""
+
+    __slots__ = ("_hear", "_mute")
+
+    def __init__(self, clock: PhaseClock, slot: int, mute: Callable[[], None], hear: Callable[[], None]) -> None:
+        super().__init__(clock, slot)
+        self._mute, self._hear = mute, hear
+
+    def __enter__(self) -> None:
+        """The slot owns the time, whatever goes on in it."""
+        self._enter(self._slot)
+        self._mute()
+
+    def __exit__(self, *_: object) -> None:
+        """From here on actions are the run's again."""
+        self._hear()
+        self._leave(self._slot)
+
+
 class OptimizerStep(InPhase):
     """The optimizer's step, its closure included: forward and backward inside it claim their own time."""
 

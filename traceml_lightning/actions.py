@@ -8,7 +8,7 @@ from typing import Any
 from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
-from traceml_lightning.action_contexts import Epoch, Fetch, InPhase, Nothing, OpenPhase, OptimizerStep
+from traceml_lightning.action_contexts import Epoch, Fetch, FitApart, InPhase, Nothing, OpenPhase, OptimizerStep
 
 NOTHING = Nothing()
 STRATEGY_PHASES = {"batch_to_device": Phase.H2D, "training_step": Phase.FORWARD}
@@ -17,6 +17,8 @@ MODULE_PHASES = {"lr_scheduler_step": Phase.OPTIMIZER, "optimizer_zero_grad": Ph
 FETCH = "train_dataloader_next"
 # Hooks that are a part of saving or loading a checkpoint, and stay in it.
 CHECKPOINT_HOOKS = ("on_save_checkpoint", "on_load_checkpoint")
+# Hooks in which learning rate and batch size finders run the trainer's loop for their trials.
+TRIAL_HOOKS = ("on_fit_start", "on_train_start", "on_train_epoch_start")
 
 
 class ActionTable:
@@ -35,6 +37,14 @@ class ActionTable:
             "optimizer_step": OptimizerStep(clock, steps),
         }
         self.known: Callable[[str], Any] = self._contexts.get
+
+    def mute(self) -> None:
+        """From now on no action means anything."""
+        self.known = _nothing
+
+    def hear(self) -> None:
+        """Actions mean what they do again."""
+        self.known = self._contexts.get
 
     def context(self, action: str) -> Any:
         """The context of an action; `NOTHING` where it maps to no phase."""
@@ -70,11 +80,15 @@ class ActionTable:
         return NOTHING
 
     def _callback_hook(self, state_key: str, hook: str) -> Any:
-        callback = next((one for one in self._trainer.callbacks if one.state_key == state_key), None)
-        if callback is None or isinstance(callback, self._ours) or not _overrides(callback, hook, self._callback):
+        namesakes = [one for one in self._trainer.callbacks if one.state_key == state_key]
+        callback = next((one for one in namesakes if _overrides(one, hook, self._callback)), None)
+        if callback is None or isinstance(callback, self._ours):
             return NOTHING
         phase = Phase.CHECKPOINT if isinstance(callback, self._checkpoint) else Phase.CALLBACKS
-        return InPhase(self._clock, self._clock.slot(phase, type(callback).__name__))
+        slot = self._clock.slot(phase, type(callback).__name__)
+        if hook in TRIAL_HOOKS:
+            return FitApart(self._clock, slot, self.mute, self.hear)
+        return InPhase(self._clock, slot)
 
 
 def starts_workers(trainer: Any) -> bool:
@@ -88,6 +102,11 @@ def training_loaders(trainer: Any) -> Iterable[Any]:
     return () if combined is None else combined.flattened
 
 
+def _nothing(_: str) -> Nothing:
+    return NOTHING
+
+
 def _overrides(instance: Any, hook: str, base: type) -> bool:
+    """Whether a hook does anything: by its class, or, as those of a LambdaCallback, by the instance alone."""
     method = getattr(type(instance), hook, None)
-    return method is not None and method is not getattr(base, hook, None)
+    return hook in vars(instance) or (method is not None and method is not getattr(base, hook, None))

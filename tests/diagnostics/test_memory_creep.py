@@ -30,7 +30,7 @@ def recorded(name, whose=""):
     return find_creep(trace["at_s"][rows], trace["step"][rows], trace[f"{whose}rss_kib"][rows] * 1024.0, POLICY)
 
 
-@pytest.mark.parametrize("name", ["hf_40_kib_a_step", "lightning_dicts"])
+@pytest.mark.parametrize("name", ["hf_40_kib_a_step", "lightning_dicts", "graphs"])
 def test_recorded_leaks_are_found(name):
     assert recorded(f"leak_{name}") is not None
 
@@ -58,6 +58,25 @@ def test_a_steady_leak_is_found_within_300_steps(kib_a_step, step_ms, base_mib, 
     creep = creep_of(trace, step_ms=step_ms)
     assert creep is not None
     assert creep.bytes_per_step == pytest.approx(kib_a_step * 1024, rel=0.25)
+
+
+@settings(max_examples=40, derandomize=True)
+@given(st.floats(12, 30), st.floats(300, 500), seeds)
+def test_a_small_leak_is_found_within_300_steps_where_memory_is_otherwise_still(kib_a_step, base_mib, seed):
+    random = np.random.default_rng(seed)
+    steps = np.arange(35) * 10.0
+    assert creep_of(base_mib + steps * kib_a_step / 1024 + random.exponential(0.02, 35)) is not None
+
+
+@settings(max_examples=60, derandomize=True)
+@given(st.integers(40, 120), st.floats(60, 500), seeds)
+def test_a_leak_is_found_whatever_the_pace_of_the_steps(count, kib_a_step, seed):
+    random = np.random.default_rng(seed)
+    pace = np.repeat(np.exp(random.normal(0, 0.7, count // 9 + 1)), 9)[:count]
+    steps = np.floor(np.cumsum(pace) / pace.sum() * 345)
+    at_s = np.cumsum(0.1 * np.exp(random.normal(0, 0.3, count)))
+    size = 400 + steps * kib_a_step / 1024 + random.exponential(0.1, count)
+    assert find_creep(at_s, steps, size * MIB, POLICY) is not None
 
 
 @settings(max_examples=20, derandomize=True)
@@ -110,6 +129,15 @@ def test_a_slow_drift_over_an_hour_is_not_creep_and_a_leak_is():
     steps = np.linspace(0, 1, 3_600)
     assert creep_of(4_000 + 100 * steps, every_s=1.0) is None
     assert creep_of(4_000 + 1_000 * steps, every_s=1.0) is not None
+
+
+@pytest.mark.parametrize(("close_looks_s", "every_s", "total_s"), [(60, 0.1, 75), (60, 0.1, 600), (10, 0.02, 25)])
+def test_a_leak_is_found_where_looks_become_rarer(close_looks_s, every_s, total_s):
+    random = np.random.default_rng(1)
+    at_s = np.concatenate([np.arange(0, close_looks_s, every_s), np.arange(close_looks_s, total_s, every_s * 10)])
+    step = np.floor(at_s * 200)
+    size = (500 + step * 30 / 1024 + random.exponential(0.5, step.size)) * MIB
+    assert find_creep(at_s, step, size, POLICY) is not None
 
 
 def test_what_happens_after_the_last_step_is_not_judged():

@@ -108,6 +108,17 @@ def test_the_advice_of_input_bound_fits_loader_and_cpus(workers, wait_ms, cpus, 
     assert said in primary.action
 
 
+def test_the_advice_names_the_settings_of_the_framework():
+    loader, slow = LoaderFacts(num_workers=0), step_rows(STEPS, input_wait_ms=16.0)
+    assert (
+        "dataloader_num_workers=2 in TrainingArguments"
+        in judge(slow, framework="hf_trainer", loader=loader).primary.action
+    )
+    assert (
+        "num_workers=2 in the training DataLoader" in judge(slow, framework="lightning", loader=loader).primary.action
+    )
+
+
 def test_a_long_copy_is_h2d_bound_on_a_gpu_and_on_a_cpu():
     on_gpu = judge(step_rows(STEPS, h2d_ms=6.0), device="cuda").primary
     assert (on_gpu.kind, "pin_memory" in on_gpu.action) == ("H2D_BOUND", True)
@@ -188,6 +199,11 @@ def test_the_advice_speaks_the_framework_that_trains():
 def test_time_that_no_phase_claims_is_reported():
     primary = judge(step_rows(STEPS, unattributed_ms=6.0)).primary
     assert (primary.kind, primary.severity) == ("UNATTRIBUTED_HEAVY", "warning")
+
+
+def test_what_the_framework_takes_beside_a_tiny_model_is_no_finding():
+    tiny = {"input_wait_ms": 0.1, "forward_ms": 0.3, "backward_ms": 0.2, "optimizer_ms": 0.1, "unattributed_ms": 0.3}
+    assert kinds(judge(step_rows(STEPS, **tiny))) == ["COMPUTE_BOUND"]
 
 
 def test_unattributed_time_is_not_judged_where_a_phase_could_not_be_measured():

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from traceml_core.core.identity import RankIdentity
+from traceml_core.runtime.sender import SampledRows
 from traceml_core.samplers import process_tree
 from traceml_core.samplers.base import SamplerContext
-from traceml_core.samplers.process import ProcessMemorySampler, ProcessSampler
+from traceml_core.samplers.process import GLANCES, GLANCES_S, ProcessMemorySampler, ProcessSampler
 from traceml_core.samplers.process_tree import activity, descendants, resident_memory
 
 MIB = 2**20
@@ -248,3 +249,24 @@ def test_gpu_memory_is_asked_for_only_where_training_is_on_a_gpu(monkeypatch):
     assert asked == []
     assert ProcessSampler(make_context(device=lambda: "cuda")).sample()[0].gpu_memory_bytes is None
     assert asked == ["asked"]
+
+
+def test_memory_is_glanced_at_between_ticks_where_steps_are_fast_and_only_at_first():
+    now = Now()
+    context = make_context()
+    sampler = ProcessMemorySampler(context, now)
+    rows = SampledRows([(sampler, 0.0)])
+
+    def glances_after(steps: int) -> int:
+        context.steps.steps_done += steps
+        now.at_s += 0.1
+        sampler.sample()
+        return rows.glances
+
+    sampler.sample()
+    assert glances_after(10) == 0  # steps of 10 ms: the ticks are enough
+    assert glances_after(50) == GLANCES
+    rows.glance()
+    assert len(sampler.sample()) == 2
+    now.at_s += GLANCES_S
+    assert glances_after(50) == 0

@@ -11,10 +11,12 @@ from traceml_core.statistics.trend import Growth, floor_growth
 class CreepPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When growth is creep. `smallest_rise_bytes` and `smallest_rise_share` must both be reached.
 
-    Past `long_s` the share is `long_rise_share`: over hours a healthy process drifts by more than in seconds. The
-    shares, pairs, gain, unevenness and significance are those of `Growth`; of pairs, more must rise where there are
-    fewer than `largest_blocks` blocks. `suffix` is the later part of the run that is judged as well, more strictly,
-    for a leak behind an allocator's own warm-up.
+    Growth by `fast_bytes_per_step` or more would fill gigabytes soon: `fast_rise_bytes` are enough for it, if the rise
+    strays from a straight line by no more than `fast_strays`. Past `long_s` the share is `long_rise_share`: over hours
+    a healthy process drifts by more than in seconds. The shares, pairs, gain, bulge, sag and significance are those of
+    `Growth`; of pairs, more must rise where there are fewer than `largest_blocks` blocks. A leak is straight; what
+    settles (a cache of kernels, one for every length of a sequence) bulges. `suffix` is the later part of the run that
+    is judged as well, more strictly, for a leak behind an allocator's own warm-up.
 
     Set aside at the start are `settle_share` of the steps, at least `settle_steps` or `settle_s`, whichever is over
     first, and at most `settle_largest_steps`.
@@ -22,6 +24,9 @@ class CreepPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     smallest_rise_bytes: int = 6 * 2**20
     smallest_rise_share: float = 0.005
+    fast_bytes_per_step: float = 8 * 2**10
+    fast_rise_bytes: int = 5 * 2**19
+    fast_strays: float = 0.06
     long_rise_share: float = 0.05
     long_s: float = 600.0
     rising_pairs: float = 0.85
@@ -29,8 +34,9 @@ class CreepPolicy(msgspec.Struct, frozen=True, kw_only=True):
     last_third: float = 0.18
     largest_jump: float = 0.5
     typical_gain: float = 0.5
-    unevenness: float = 0.17
-    significance: float = 8.0
+    bulge: float = 0.09
+    sag: float = 0.13
+    significance: float = 35.0
     suffix: float = 2 / 3
     suffix_last_third: float = 0.27
 
@@ -39,9 +45,12 @@ class CreepPolicy(msgspec.Struct, frozen=True, kw_only=True):
     settle_s: float = 2.0
     settle_largest_steps: int = 200
     smallest_samples: int = 12
-    smallest_steps: int = 100
+    smallest_steps: int = 200
     smallest_s: float = 12.0
     largest_blocks: int = 12
+    usual_gap_share: float = 0.9
+    spread_samples: int = 60
+    """Samples are thinned to the gap that this share of the time has at most, if so many remain."""
 
     critical_s_left: float = 900.0
     """Creep is critical where, at its pace, the limit is reached sooner than this."""
@@ -68,13 +77,15 @@ def find_creep(at_s: np.ndarray, step: np.ndarray, size: np.ndarray, policy: Cre
         return None
     inside = _settled(at_s - at_s[0], step - step[0], policy) & (step < step.max())
     at_s, step, size = at_s[inside], step[inside], size[inside]
+    even = _evenly_spread(at_s, policy)
+    at_s, step, size = at_s[even], step[even], size[even]
     if step.size < policy.smallest_samples:
         return None
     spanned_s = float(at_s[-1] - at_s[0])
-    if step[-1] - step[0] < policy.smallest_steps and spanned_s < policy.smallest_s:
-        return None
     for part, last_third in ((1.0, policy.last_third), (policy.suffix, policy.suffix_last_third)):
         begin = size.size - int(size.size * part)
+        if step[-1] - step[begin] < policy.smallest_steps and spanned_s < policy.smallest_s:
+            continue
         growth = _growth(step[begin:], size[begin:], policy)
         if growth is not None and _creeps(growth, last_third, spanned_s, policy):
             passed = float(step[-1] - step[begin])
@@ -96,6 +107,18 @@ def _settled(passed_s: np.ndarray, steps: np.ndarray, policy: CreepPolicy) -> np
     return settled
 
 
+def _evenly_spread(at_s: np.ndarray, policy: CreepPolicy) -> np.ndarray:
+    """Places of samples that are about equally far apart: looks are rarer later in a run, and weigh as much."""
+    if at_s.size < policy.smallest_samples:
+        return np.arange(at_s.size)
+    gaps = np.sort(np.diff(at_s))
+    usual_s = gaps[np.searchsorted(np.cumsum(gaps), policy.usual_gap_share * gaps.sum())]
+    cell_s = 0.6 * min(usual_s, (at_s[-1] - at_s[0]) / policy.spread_samples)
+    if cell_s <= 0:
+        return np.arange(at_s.size)
+    return np.unique(np.floor((at_s - at_s[0]) / cell_s), return_index=True)[1]
+
+
 def _growth(step: np.ndarray, size: np.ndarray, policy: CreepPolicy) -> Growth | None:
     # A block of a slow run must hold a step or two, or the stairs of a leak look like single jumps.
     blocks = max(min(size.size // 3, np.unique(step).size // 2, policy.largest_blocks), 6)
@@ -107,12 +130,18 @@ def _creeps(growth: Growth, last_third: float, spanned_s: float, policy: CreepPo
     falling_pairs = (1 - policy.rising_pairs) * (growth.blocks / policy.largest_blocks) ** 2
     return (
         growth.per_position > 0
-        and growth.rise >= max(policy.smallest_rise_bytes, share * growth.first)
+        and growth.rise >= max(_smallest_rise(growth, policy), share * growth.first)
         and growth.rising_pairs >= 1 - falling_pairs
         and growth.smallest_third >= policy.smallest_third
         and growth.last_third >= last_third
         and growth.largest_jump <= policy.largest_jump
         and growth.typical_gain >= policy.typical_gain
-        and growth.unevenness <= policy.unevenness
+        and growth.bulge <= policy.bulge
+        and growth.sag <= policy.sag
         and growth.significance >= policy.significance
     )
+
+
+def _smallest_rise(growth: Growth, policy: CreepPolicy) -> int:
+    fast = growth.per_position >= policy.fast_bytes_per_step and max(growth.bulge, growth.sag) <= policy.fast_strays
+    return policy.fast_rise_bytes if fast else policy.smallest_rise_bytes

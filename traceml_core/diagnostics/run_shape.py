@@ -37,6 +37,11 @@ class RunShape(msgspec.Struct, frozen=True, kw_only=True):
         return sum(rank.wall_ns for rank in self.ranks) / len(self.ranks) / 1e9
 
     @property
+    def framework(self) -> str | None:
+        """What trains, such as 'lightning'; null where it is not known."""
+        return self.facts.framework if self.facts is not None else None
+
+    @property
     def device(self) -> str | None:
         """The torch device type, such as 'cpu' or 'cuda'."""
         return self.facts.device if self.facts is not None else None

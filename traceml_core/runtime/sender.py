@@ -10,7 +10,7 @@ from traceml_core.core.identity import RankIdentity
 from traceml_core.loggers.error_log import FAILURES, fail_open, get_error_logger
 from traceml_core.runtime.conversation import ANSWER_LIMIT_S, Conversation
 from traceml_core.runtime.outbox import Outbox, SizedChunk, sized_chunks
-from traceml_core.samplers.base import BaseSampler
+from traceml_core.samplers.base import BaseSampler, GlancingSampler
 from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import Finish, Report, Verdict
 from traceml_core.transport.client import TelemetryClient
@@ -30,6 +30,19 @@ class SampledRows:
         """`samplers` are pairs of a sampler and its interval in seconds; 0 asks at every tick."""
         self._samplers = [(sampler, interval_s) for sampler, interval_s in samplers]
         self._due_s = [0.0] * len(self._samplers)
+        self._glancing = [sampler for sampler, _ in self._samplers if isinstance(sampler, GlancingSampler)]
+
+    @property
+    def glances(self) -> int:
+        """How often to `glance` before the next `collect`."""
+        return max((sampler.glances for sampler in self._glancing), default=0)
+
+    def glance(self) -> None:
+        """Let those samplers look that want to look more often than they are asked for rows."""
+        for sampler in self._glancing:
+            if sampler.glances:
+                with fail_open(logger, f"glancing with {type(sampler).__name__}"):
+                    sampler.glance()
 
     def collect(self, now_s: float, every: bool = False) -> list[SizedChunk]:
         """The rows of all samplers that are due (`every`: of all). One that fails costs no other one its rows."""
@@ -136,11 +149,20 @@ class Sender:
                 if not conversation.is_welcome and CLOCK() - began_s > ANSWER_LIMIT_S:
                     began_s = float("inf")
                     self._told_silence()
-                self._woken.wait(TICK_S)
+                self._pause(rows)
             if self._finish is not None:
                 self._close_down(conversation, rows, self._finish)
         finally:
             client.close(LINGER_MS)
+
+    def _pause(self, rows: SampledRows) -> None:
+        """Sleep until the next tick, with glances in between."""
+        glances = rows.glances
+        for _ in range(glances):
+            if self._woken.wait(TICK_S / (glances + 1)):
+                return
+            rows.glance()
+        self._woken.wait(TICK_S / (glances + 1))
 
     def _tick(self, conversation: Conversation, chunks: list[SizedChunk]) -> None:
         self._keep()

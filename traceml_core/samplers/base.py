@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -40,4 +40,16 @@ class BaseSampler(Protocol):
 
     def sample(self) -> Sequence[Row]:
         """The rows since the last call; empty when there is nothing to tell."""
+        ...
+
+
+@runtime_checkable
+class GlancingSampler(Protocol):
+    """A sampler that, some of the time, has to look more often than the sender ticks."""
+
+    glances: int
+    """How often it wants to glance before the next tick; 0 most of the time."""
+
+    def glance(self) -> None:
+        """Take a look, and keep it for the next `sample`. It may raise, as `sample` may."""
         ...

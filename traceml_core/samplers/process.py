@@ -13,6 +13,10 @@ from traceml_core.samplers.process_tree import ResidentMemory, activity, descend
 
 CLOSE_LOOK_S = 60.0
 CHILDREN_INTERVAL_S = 1.0
+# So many steps between two ticks are fast: a few hundred of them are over after a handful of looks.
+FAST_STEPS = 20
+GLANCES = 4
+GLANCES_S = 10.0
 # CPU time is counted in ticks of 10 ms: over a shorter stretch it says nothing.
 SHORTEST_STRETCH_S = 0.05
 
@@ -98,7 +102,10 @@ class ProcessSampler:
 
 
 class ProcessMemorySampler:
-    """Looks at resident memory: at every tick in the first minute, then as often as the other samplers."""
+    """Looks at resident memory: at every tick in the first minute, then as often as the other samplers.
+
+    Where steps are fast it glances at it between ticks as well, in the first seconds.
+    """
 
     def __init__(self, context: SamplerContext, now_s: Callable[[], float] = time.monotonic) -> None:
         """Watch the rank's process."""
@@ -108,9 +115,13 @@ class ProcessMemorySampler:
         self._began_s = now_s()
         self._due_s = self._children_due_s = self._began_s
         self._children: list[int] = []
+        self._steps_done = 0
+        self._first_step_s: float | None = None
+        self._glanced: list[Row] = []
+        self.glances = 0
 
     def sample(self) -> Sequence[Row]:
-        """One row, when it is time; none once the process has ended."""
+        """What was glanced at, and one row, when it is time; none once the process has ended."""
         now_s = self._now_s()
         if now_s < self._due_s:
             return []
@@ -119,11 +130,18 @@ class ProcessMemorySampler:
         if now_s >= self._children_due_s:
             self._children = descendants(self._pid, self._context.aggregator_pid())
             self._children_due_s = now_s + CHILDREN_INTERVAL_S
+        self.glances = self._glances_wanted(now_s)
+        self.glance()
+        rows, self._glanced = self._glanced, []
+        return rows
+
+    def glance(self) -> None:
+        """Keep a row for the next `sample`; none once the process has ended."""
         own = resident_memory(self._pid)
         if own is None:
-            return []
+            return
         workers = [held for held in map(resident_memory, self._children) if held is not None]
-        return [
+        self._glanced.append(
             ProcessMemoryRow(
                 time.time_ns(),
                 self._context.steps.steps_done,
@@ -133,7 +151,16 @@ class ProcessMemorySampler:
                 own.mapped_file_bytes,
                 _mapped_bytes(workers),
             )
-        ]
+        )
+
+    def _glances_wanted(self, now_s: float) -> int:
+        """How often to glance before the next tick."""
+        done = self._context.steps.steps_done
+        passed, self._steps_done = done - self._steps_done, done
+        if self._first_step_s is None and done:
+            self._first_step_s = now_s
+        fresh = self._first_step_s is not None and now_s - self._first_step_s < GLANCES_S
+        return GLANCES if fresh and passed >= FAST_STEPS else 0
 
 
 def _cpu_percents(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 import numpy as np
 
@@ -12,9 +14,10 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     The floor at a place is the smallest value from there on: what was never given back. `per_position` is the robust
     slope of the blocks' lows; `rising_pairs` the share of pairs of blocks of which the later is clearly higher, by at
     least a quarter of what an even rise gains in one block. `smallest_third` and `last_third` are the parts of the
-    rise that fell into thirds of the series, `largest_jump` the part between two neighbouring blocks. `typical_gain`
-    is the middle one of the blocks' gains, in units of their mean (1: even, 0: most blocks gained nothing), and
-    `unevenness` how far the floor strays from a straight line at most.
+    rise that fell into thirds of the way, `largest_jump` the part between two neighbouring blocks. `typical_gain`
+    is the middle one of the blocks' gains, in units of what an even rise gains there (1: even, 0: most blocks gained
+    nothing). `bulge` and `sag` are how far the floor strays from a straight line at most, above it (a rise that slows
+    down) and below. Line and thirds are those of the positions, whatever the times between the values were.
     `significance` is the rise in units of what the scatter of the values about their trend would make of nothing.
     """
 
@@ -28,7 +31,8 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     last_third: float
     largest_jump: float
     typical_gain: float
-    unevenness: float
+    bulge: float
+    sag: float
     significance: float
 
 
@@ -40,20 +44,22 @@ def floor_growth(positions: np.ndarray, values: np.ndarray, blocks: int) -> Grow
     """
     if blocks < 6 or values.size < 2 * blocks:
         return None
-    edges = np.linspace(0, values.size, blocks + 1).astype(int)[:-1]
-    lows = np.minimum.reduceat(values.astype(np.float64), edges)
-    sizes = np.diff(np.append(edges, values.size))
-    places = np.add.reduceat(positions.astype(np.float64), edges) / sizes
+    edges = np.linspace(0, values.size, blocks + 1).astype(int)
+    lowest = np.array([begin + np.argmin(values[begin:end]) for begin, end in pairwise(edges)])
+    lows, places = values[lowest].astype(np.float64), positions[lowest].astype(np.float64)
     floor = np.minimum.accumulate(lows[::-1])[::-1]
     rise = float(floor[-1] - floor[0])
     earlier, later = np.triu_indices(blocks, 1)
     apart = places[later] - places[earlier]
     differences = lows[later] - lows[earlier]
     slopes = differences[apart > 0] / apart[apart > 0]
-    thirds = np.diff(np.interp(np.linspace(0, blocks - 1, 4), np.arange(blocks), floor))
-    whole = rise if rise > 0 else 1.0
-    gains = np.diff(floor)
     slope = float(np.median(slopes)) if slopes.size else 0.0
+    way = (places - places[0]) / max(places[-1] - places[0], 1e-9)
+    thirds = np.diff(np.interp(np.linspace(0, 1, 4), way, floor))
+    whole = rise if rise > 0 else 1.0
+    gains, ways = np.diff(floor) / whole, np.diff(way)
+    strays = (floor - floor[0]) / whole - way if rise > 0 else np.zeros(blocks)
+    moves = ways > 0.25 / (blocks - 1)
     return Growth(
         samples=values.size,
         blocks=blocks,
@@ -63,9 +69,10 @@ def floor_growth(positions: np.ndarray, values: np.ndarray, blocks: int) -> Grow
         rising_pairs=float((differences > rise / (4 * (blocks - 1))).mean()),
         smallest_third=float(thirds.min()) / whole,
         last_third=float(thirds[-1]) / whole,
-        largest_jump=float(gains.max()) / whole,
-        typical_gain=float(np.median(gains)) * (blocks - 1) / whole,
-        unevenness=float(np.abs((floor - floor[0]) / whole - np.linspace(0, 1, blocks)).max()) if rise > 0 else 0.0,
+        largest_jump=float(gains.max()),
+        typical_gain=float(np.median(gains[moves] / ways[moves])) if moves.any() else 0.0,
+        bulge=float(strays.max()),
+        sag=float(-strays.min()),
         significance=rise / _chance(values - slope * positions),
     )
 

@@ -50,6 +50,21 @@ def test_a_slow_collate_is_input_wait(accelerator, sessions):
     assert sessions[0].seconds(Phase.INPUT_WAIT) == pytest.approx(STEPS * DELAY_S, abs=SLACK_S)
 
 
+def test_hooks_of_the_users_are_a_part_of_what_they_hang_on(accelerator, sessions):
+    def slowly(*_):
+        time.sleep(DELAY_S)
+
+    model = Model()
+    optimizer = torch.optim.SGD(model.parameters())
+    model.register_forward_pre_hook(slowly)
+    optimizer.register_step_pre_hook(slowly)
+    with TraceMLCallback().attach(accelerator):
+        model, optimizer, loader = accelerator.prepare(model, optimizer, make_loader())
+        train_epoch(accelerator, model, optimizer, loader)
+    for phase in (Phase.FORWARD, Phase.OPTIMIZER):
+        assert sessions[0].seconds(phase) == pytest.approx(STEPS * DELAY_S, abs=SLACK_S), phase
+
+
 class SlowToMove:
     """A batch that takes its time to go to a device."""
 

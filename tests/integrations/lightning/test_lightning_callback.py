@@ -11,7 +11,7 @@ import sys
 import lightning as pl
 import pytest
 import torch
-from lightning_models import Manual, Plain, Stream, loader, trainer
+from lightning_models import Manual, Plain, Samples, Stream, loader, trainer
 
 from traceml_lightning import TraceMLCallback
 
@@ -90,6 +90,16 @@ def test_the_tuner_opens_no_run(runs_dir, tmp_path):
     tuned = trainer(runs_dir, default_root_dir=tmp_path)
     pl.pytorch.tuner.Tuner(tuned).lr_find(_Tunable(), loader(40), num_training=5, update_attr=False)
     assert not runs_dir.exists()
+
+
+@pytest.mark.parametrize("finder", ["LearningRateFinder", "BatchSizeFinder"])
+def test_the_trial_steps_of_a_finder_are_none_of_the_runs(finder, runs_dir, recorded, tmp_path):
+    options = {"num_training_steps": 12} if finder == "LearningRateFinder" else {"max_trials": 2, "steps_per_trial": 3}
+    callback = getattr(pl.pytorch.callbacks, finder)(**options)
+    trainer(runs_dir, callback, default_root_dir=tmp_path, limit_train_batches=4).fit(_Tunable())
+    run = recorded()
+    assert list(run.steps["step"]) == [1, 2, 3, 4]
+    assert run.owners["callbacks", finder] > 0
 
 
 def test_resume_goes_on_counting(runs_dir, recorded, tmp_path):
@@ -233,7 +243,13 @@ class _Raises(Plain):
 class _Tunable(Plain):
     def __init__(self):
         super().__init__()
-        self.learning_rate = 0.01
+        self.learning_rate, self.batch_size = 0.01, 2
+
+    def train_dataloader(self):
+        return torch.utils.data.DataLoader(Samples(160), batch_size=self.batch_size)
+
+    def val_dataloader(self):
+        return loader(1)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=self.learning_rate)

@@ -115,6 +115,13 @@ def test_a_slow_callback_is_named(runs_dir, recorded):
     assert owners["callbacks", "SlowCallback"] == pytest.approx(6 * PLANTED_MS, rel=0.3)
 
 
+def test_hooks_that_only_an_instance_has_are_measured(runs_dir, recorded):
+    lambdas = pl.pytorch.callbacks.LambdaCallback
+    idle, slow = lambdas(on_train_end=lambda *_: None), lambdas(on_train_batch_end=lambda *_: wait(PLANTED_MS))
+    trainer(runs_dir, idle, slow).fit(Plain(), loader())
+    assert recorded().owners["callbacks", "LambdaCallback"] == pytest.approx(6 * PLANTED_MS, rel=0.3)
+
+
 def test_the_sanity_check_is_validation(runs_dir, recorded):
     trainer(runs_dir, num_sanity_val_steps=2).fit(SlowValidation(), loader(2), loader(2))
     assert recorded().total_ms("validation") >= 4 * PLANTED_MS  # two batches of the check, two at the epoch's end

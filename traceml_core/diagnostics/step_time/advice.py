@@ -37,21 +37,27 @@ def log_less(framework: str | None) -> str:
     return _LOG_LESS.get(framework or "", "log after more steps")
 
 
+def set_in_loader(framework: str | None, setting: str) -> str:
+    """How to give the training loader a setting, such as `num_workers=2`."""
+    if framework == "hf_trainer":
+        return f"Set dataloader_{setting} in TrainingArguments"
+    return f"Set {setting} in the training DataLoader"
+
+
 def feed_faster(steps: StepTimeContext, policy: StepTimePolicy) -> str:
     """How to get batches sooner, from what is known of the loader, the step and the job's CPUs."""
-    workers = steps.run.loader.num_workers
+    workers, framework = steps.run.loader.num_workers, steps.run.framework
     if workers is None:
         return f"Prepare batches in more DataLoader workers (num_workers), and {_CHEAPER}."
     wanted = _workers_wanted(steps, workers)
     useful = min(max(int(steps.cpus or policy.largest_worker_advice), 1), policy.largest_worker_advice)
     if wanted <= useful:
-        return (
-            f"Set num_workers={wanted} in the training DataLoader ({_now(workers)}); if that is not enough, {_CHEAPER}."
-        )
+        how = set_in_loader(framework, f"num_workers={wanted}")
+        return f"{how} ({_now(workers)}); if that is not enough, {_CHEAPER}."
     if workers < useful:
+        how = set_in_loader(framework, f"num_workers={useful}")
         return (
-            f"Set num_workers={useful} in the training DataLoader ({_now(workers)}), which this job's CPUs can serve; "
-            f"it will not be enough by itself, so {_CHEAPER}."
+            f"{how} ({_now(workers)}), which this job's CPUs can serve; it will not be enough by itself, so {_CHEAPER}."
         )
     return f"The loader already has {count(workers)} workers, so {_CHEAPER}."
 

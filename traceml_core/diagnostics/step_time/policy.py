@@ -23,6 +23,9 @@ class StepTimePolicy(msgspec.Struct, frozen=True, kw_only=True):
     input_share: Threshold = Threshold(0.25, 0.50)
     h2d_share: Threshold = Threshold(0.15, 0.50)
     unattributed_share: Threshold = Threshold(0.20, 0.60)
+    smallest_unattributed_ms: float = 1.0
+    """Less than this in a step is what the framework itself takes; beside a tiny model that is much of a step."""
+
     callback_share: Threshold = Threshold(0.12, 0.50)
     all_callbacks_share: Threshold = Threshold(0.25, 0.50)
     logging_share: Threshold = Threshold(0.12, 0.50)

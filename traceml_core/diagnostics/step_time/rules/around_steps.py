@@ -71,7 +71,7 @@ class CheckpointHeavy:
 
     def evaluate(self, steps: StepTimeContext, policy: StepTimePolicy) -> Issue | Abstained | None:
         """Judge the time of checkpoints, as a share of training time."""
-        how = f"Save less often: {save_less(_framework(steps))}."
+        how = f"Save less often: {save_less(steps.run.framework)}."
         return _around(self.kind, Phase.CHECKPOINT, "Saving checkpoints", how, policy.checkpoint_share, steps)
 
 
@@ -90,7 +90,7 @@ class ValidationHeavy:
 
     def evaluate(self, steps: StepTimeContext, policy: StepTimePolicy) -> Issue | Abstained | None:
         """Judge the time of validation, as a share of training time."""
-        how = f"Validate less: {validate_less(_framework(steps))}."
+        how = f"Validate less: {validate_less(steps.run.framework)}."
         return _around(self.kind, Phase.VALIDATION, "Validation", how, policy.validation_share, steps)
 
 
@@ -109,7 +109,7 @@ class LoggingHeavy:
 
     def evaluate(self, steps: StepTimeContext, policy: StepTimePolicy) -> Issue | Abstained | None:
         """Judge the time of logging, as a share of training time."""
-        how = f"Log less often: {log_less(_framework(steps))}."
+        how = f"Log less often: {log_less(steps.run.framework)}."
         return _around(self.kind, Phase.LOGGING, "Logging", how, policy.logging_share, steps)
 
 
@@ -142,10 +142,6 @@ def _around(
 
 def _share(steps: StepTimeContext, spent_s: float) -> float:
     return min(spent_s / steps.training_s, 1.0) if steps.training_s > 0 else 0.0
-
-
-def _framework(steps: StepTimeContext) -> str | None:
-    return steps.run.facts.framework if steps.run.facts is not None else None
 
 
 def _names(owners: list[OwnerTime]) -> str:

@@ -8,7 +8,7 @@ from traceml_core.core.phases import Phase
 from traceml_core.core.units import milliseconds, percent, seconds
 from traceml_core.diagnostics.judgement import Abstained
 from traceml_core.diagnostics.model import Issue
-from traceml_core.diagnostics.step_time.advice import feed_faster
+from traceml_core.diagnostics.step_time.advice import feed_faster, set_in_loader
 from traceml_core.diagnostics.step_time.context import StepTimeContext
 from traceml_core.diagnostics.step_time.policy import StepTimePolicy
 
@@ -81,7 +81,8 @@ class H2dBound:
         if severity is None:
             return None
         copy_ms = steps.mean_ms[Phase.H2D.key]
-        action = "Set pin_memory=True in the training DataLoader, and move smaller types to convert on the device."
+        how = set_in_loader(steps.run.framework, "pin_memory=True")
+        action = f"{how}, and move smaller types to convert on the device."
         if not steps.run.on_accelerator:
             action = "Look at what moves or converts the batch before the step: on a CPU there is nothing to copy."
         return Issue(
@@ -119,7 +120,8 @@ class LoaderRestart:
         if severity is None:
             return None
         spent_s, loader = steps.habitual_s[Phase.LOADER_START.key], steps.run.loader
-        action = "Set persistent_workers=True in the training DataLoader, so that its workers live on between epochs."
+        how = set_in_loader(steps.run.framework, "persistent_workers=True")
+        action = f"{how}, so that its workers live on between epochs."
         if loader.persistent_workers or loader.num_workers == 0:
             action = "Make epochs longer, or make what the dataset does when an epoch begins cheaper."
         return Issue(
