@@ -100,13 +100,13 @@ class TrainerLoop:
         samples, tokens = self._sizes.popleft() if self._sizes else (None, None)
         self._steps.micro_batch(samples, tokens)
 
-    def forward_begins(self, module: Any, _: Any) -> None:
+    def forward_begins(self, module: Any) -> None:
         """The outermost module runs; in eval mode that is an evaluation, told of later."""
         if module.training and self.is_open:
             self.clock.enter(FORWARD)
 
-    def forward_ends(self, module: Any, *_: Any) -> None:
-        """The outermost module has run."""
+    def forward_ends(self, module: Any) -> None:
+        """The outermost module has run, or raised."""
         if module.training and self.is_open:
             self.clock.leave(FORWARD)
 
