@@ -17,6 +17,7 @@ from traceml_hf.accelerate_facts import copies_out_of_sight, facts_of, identity_
 from traceml_hf.accelerate_loaders import install, remove
 from traceml_hf.accelerate_steps import LoaderRole, StepTracker
 from traceml_hf.accelerate_trackers import log_verdict
+from traceml_hf.watched_calls import watch_calls
 
 MARK = "_traceml_attachment"
 PHASE_OF_METHOD = {
@@ -213,9 +214,7 @@ class Attachment:
         if any(known is model for known in self._models):
             return
         self._models.append(model)
-        before = model.register_forward_pre_hook(self._tracker.forward_begins, prepend=True)
-        after = model.register_forward_hook(self._tracker.forward_ends)
-        self._undo += [before.remove, after.remove]
+        self._undo.append(watch_calls(model, self._tracker.forward_begins, self._tracker.forward_ends))
 
     def _watch_optimizer(self, accelerated: Any) -> None:
         optimizer = accelerated.optimizer

@@ -166,7 +166,7 @@ class StepTracker:
             if self._on_step is not None:
                 self._on_step()
 
-    def forward_begins(self, module: Any, inputs: Any) -> None:
+    def forward_begins(self, module: Any) -> None:
         """A prepared model is called."""
         if self._plain is not None and module.training and get_ident() == self.thread:
             self._forward_in_eval_mode = False
@@ -175,8 +175,8 @@ class StepTracker:
         else:
             self._forward_begins(module)
 
-    def forward_ends(self, module: Any, inputs: Any, output: Any) -> None:
-        """A prepared model has returned. One that raised is noticed at the next fetch."""
+    def forward_ends(self, module: Any) -> None:
+        """A prepared model has returned, or raised."""
         if self._plain is not None and self._inside == FORWARD:
             self._inside = None
             self._note((~FORWARD, self._now()))

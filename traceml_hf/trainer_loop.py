@@ -100,13 +100,13 @@ class TrainerLoop:
         """A micro-batch that nobody saw fetched has gone backward."""
         self._steps.micro_batch()
 
-    def forward_begins(self, module: Any, _: Any) -> None:
+    def forward_begins(self, module: Any) -> None:
         """The outermost module runs; in eval mode that is an evaluation, told of later."""
         if module.training and self.is_open:
             self._note((FORWARD, self._now()))
 
-    def forward_ends(self, module: Any, *_: Any) -> None:
-        """The outermost module has run."""
+    def forward_ends(self, module: Any) -> None:
+        """The outermost module has run, or raised."""
         if module.training and self.is_open:
             self._note((~FORWARD, self._now()))
 

@@ -106,6 +106,22 @@ def test_an_error_is_recorded_where_it_happened_or_by_its_type_alone(open_run):
         assert (run.error.step, run.error.global_step) == (3, 103)
 
 
+class Unspeakable(Exception):
+    """An error whose own text fails."""
+
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(("error", "message"), [(Unspeakable(), None), (OSError("no file \udcff"), "no file \\udcff")])
+def test_an_error_without_readable_words_fails_its_run_all_the_same(open_run, error, message):
+    session = open_run()
+    train(session, 2)
+    session.close("failed", error)
+    run = summary_in(session.folder).run
+    assert (run.status, run.error.type, run.error.message) == ("failed", type(error).__name__, message)
+
+
 def test_what_is_described_late_is_in_the_report_as_plain_values(open_run):
     class Version(str):
         pass

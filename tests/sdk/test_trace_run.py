@@ -192,7 +192,12 @@ def test_a_bad_setting_raises_at_once():
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(ValueError("no"), "failed"), (KeyboardInterrupt(), "interrupted"), (SystemExit(0), "completed")],
+    [
+        (ValueError("no"), "failed"),
+        (KeyboardInterrupt(), "interrupted"),
+        (SystemExit(3), "interrupted"),
+        (SystemExit(0), "completed"),
+    ],
 )
 def test_an_exception_ends_the_run_and_goes_on_unchanged(sessions, error, status):
     with pytest.raises(type(error)) as caught, trace_run() as run, run.step():

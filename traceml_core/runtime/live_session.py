@@ -194,7 +194,7 @@ class LiveSession(Session):
     def _told_error(self, error: BaseException | RunError | None) -> RunError | None:
         if error is None or isinstance(error, RunError):
             return error
-        message = str(error)[:MESSAGE_LIMIT] if self._settings.record_errors else None
+        message = _message_of(error) if self._settings.record_errors else None
         steps = self.steps
         return RunError(type(error).__name__, message, steps.steps_done, steps.step)
 
@@ -240,6 +240,15 @@ class JoinedSession(Session):
     def live_verdict(self) -> Verdict | None:
         """The first session's."""
         return self._first.live_verdict()
+
+
+def _message_of(error: BaseException) -> str | None:
+    """What an error says, as text that can be stored; null where its own `__str__` fails."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - somebody else's code; Python's traceback says so as well
+        return None
+    return text[:MESSAGE_LIMIT].encode("utf-8", "backslashreplace").decode()
 
 
 def plain_facts(facts: RunFacts, **changes: Any) -> RunFacts:

@@ -16,6 +16,7 @@ import weakref
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState, GradientState
 from trainer_models import Samples, Tiny, trainer, wait
 from transformers import Trainer, TrainerCallback
@@ -93,7 +94,7 @@ def test_a_caught_error_ends_the_run_where_it_was_raised(data, status, tmp_path,
     run = recorded()
     assert (run.summary.run.status, run.summary.run.error.type) == (status, data.error.__name__)
     assert run.summary.time_budget.wall_s < around_s
-    assert not ready.model._forward_hooks
+    assert "_call_impl" not in vars(ready.model)
 
 
 def test_a_caught_error_carries_no_frame_of_ours(tmp_path):
@@ -170,7 +171,7 @@ def test_a_run_of_somebody_else_takes_the_training_in_and_gets_its_hooks_taken_o
     ready = trainer(tmp_path)
     with trace_run(runs_dir=str(tmp_path / "runs"), report="off"):
         ready.train()
-    assert not ready.model._forward_hooks
+    assert "_call_impl" not in vars(ready.model)
     assert type(ready.callback_handler.callbacks) is list
     assert recorded().summary.run.steps == 6
 
@@ -195,6 +196,26 @@ class _Tells(TrainerCallback):
 
     def on_train_end(self, args, state, control, **_):
         self.seen.append(state.global_step)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_the_model_in_the_middle_of_a_run_is_a_model_of_its_own(duplicate, tmp_path, recorded):
+    class Copies(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 2:
+                twin = duplicate(model)
+                with torch.no_grad():
+                    for parameter in twin.parameters():
+                        parameter.zero_()
+                assert not twin(torch.ones(1, 4), torch.tensor([0]))["logits"].any()
+                twins.append(twin)
+
+    twins: list[torch.nn.Module] = []
+    trained = trainer(tmp_path, Copies())
+    trained.train()
+    assert recorded().summary.run.status == "completed"
+    assert len(twins) == 1
+    assert "_call_impl" not in vars(trained.model)
 
 
 def test_a_pruned_trial_is_a_whole_run(tmp_path, recorded):
