@@ -45,15 +45,19 @@ def step_series(table: StepTable, largest_count: int) -> tuple[SeriesBlock, ...]
     block_ms = np.add.reduceat(slowest_ms, starts) / counts
     block_phases_ms = np.add.reduceat(phase_ms, starts, axis=1) / counts
     block_warmup = np.maximum.reduceat(warmup, starts)
+    keys = [phase.key for phase in SERIES_PHASES]
+    known = np.where(measured[:, None], block_phases_ms.astype(object), None)[list(SERIES_PHASES)].T
+    # As Python's own numbers, a whole column at once: one by one they are what a short run's report waits for.
+    columns = (steps[firsts[starts]], counts, block_warmup, block_ms, known)
     return tuple(
         SeriesBlock(
-            first_step=int(steps[firsts[start]]),
-            count=int(counts[block]),
-            warmup=bool(block_warmup[block]),
-            step_interval_ms=float(block_ms[block]),
-            phases_ms={
-                phase.key: float(block_phases_ms[phase, block]) if measured[phase] else None for phase in SERIES_PHASES
-            },
+            first_step=int(first_step),
+            count=count,
+            warmup=is_warmup,
+            step_interval_ms=interval_ms,
+            phases_ms=dict(zip(keys, phases_ms, strict=True)),
         )
-        for block, start in enumerate(starts)
+        for first_step, count, is_warmup, interval_ms, phases_ms in zip(
+            *(column.tolist() for column in columns), strict=True
+        )
     )
