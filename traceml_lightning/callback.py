@@ -123,9 +123,9 @@ class TraceMLCallback(_Callback):  # type: ignore[misc]
             self._run.training_ends()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """The run is over; the loggers are still open. The report follows once the progress bar is closed."""
+        """What is left is to close loggers and progress bar; the report follows."""
         if self._run is not None:
-            self._run.finish("completed")
+            self._run.tears_down()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """The run was ended by an error, which goes on as it is."""

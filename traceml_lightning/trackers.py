@@ -15,8 +15,8 @@ TIMED = ("log_metrics", "save", "log_hyperparams", "log_graph", "after_save_chec
 class TimedLoggers:
     """Books the time inside loggers to `logging`, by instance attributes that `put_back` takes away again."""
 
-    def __init__(self, loggers: Iterable[Any], clock: PhaseClock) -> None:
-        """Begin."""
+    def __init__(self, loggers: Iterable[Any], clock: PhaseClock, before_the_end: Callable[[], None]) -> None:
+        """Begin. `before_the_end` is called whenever one of them is about to be finalized."""
         self._replaced: list[tuple[Any, str]] = []
         for logger in loggers:
             slot = clock.slot(Phase.LOGGING, type(logger).__name__)
@@ -25,6 +25,9 @@ class TimedLoggers:
                 if callable(method) and name not in vars(logger):
                     setattr(logger, name, _timed(method, clock, slot))
                     self._replaced.append((logger, name))
+            if callable(getattr(logger, "finalize", None)) and "finalize" not in vars(logger):
+                logger.finalize = _preceded(logger.finalize, before_the_end)
+                self._replaced.append((logger, "finalize"))
 
     def put_back(self) -> None:
         """End; the loggers are as they were."""
@@ -43,6 +46,14 @@ def write_results(loggers: Iterable[Any], verdict: Verdict, step: int) -> None:
             experiment.add_text("traceml/verdict", text, step)
         elif hasattr(experiment, "set_tag") and hasattr(logger, "run_id"):  # MLflow's client
             experiment.set_tag(logger.run_id, "traceml.verdict", text)
+
+
+def _preceded(method: Callable[..., Any], before: Callable[[], None]) -> Callable[..., Any]:
+    def preceded(*arguments: Any, **options: Any) -> Any:
+        before()
+        return method(*arguments, **options)
+
+    return preceded
 
 
 def _timed(method: Callable[..., Any], clock: PhaseClock, slot: int) -> Callable[..., Any]:

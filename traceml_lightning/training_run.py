@@ -46,10 +46,11 @@ class TrainingRun:
         self._table = ActionTable(trainer, ours, self.clock, self.steps, bases)
         self._inner: Any = None
         self._stand_in: Any = None
-        self._loggers = TimedLoggers(trainer.loggers, self.clock)
+        self._loggers = TimedLoggers(trainer.loggers, self.clock, self._loggers_end)
         self._arrival: GradientArrival | None = None
         self._logged_step = 0
         self._finished = False
+        self._tears_down = False
         self.stand_in_for_profiler()
 
     def stand_in_for_profiler(self) -> None:
@@ -94,6 +95,14 @@ class TrainingRun:
             self._logged_step = step
             self._write(self._session.live_verdict())
 
+    def tears_down(self) -> None:
+        """Every hook but the teardowns has been called. The run goes on until the last thing that Lightning does.
+
+        Where results are to be written to loggers, that is what it does before it ends the first of them.
+        """
+        self._tears_down = True
+        self.stand_in_for_profiler()
+
     def finish(self, status: RunStatus, error: BaseException | None = None) -> None:
         """End the measuring and write the results to the loggers."""
         if self._finished:
@@ -111,9 +120,14 @@ class TrainingRun:
         self._session.close()
         self._on_closed()
 
+    def _loggers_end(self) -> None:
+        if self._tears_down and self._settings.trackers:
+            self.finish("completed")
+
     def _describe_and_close(self) -> None:
         self._inner.describe()
-        if self._finished:
+        if self._tears_down:
+            self.finish("completed")
             self.close()
 
     def _write(self, verdict: Verdict | None) -> None:

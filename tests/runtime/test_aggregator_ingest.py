@@ -174,3 +174,23 @@ def test_what_failed_here_is_kept_with_the_history(ingest, path, monkeypatch):
     ingest.keep_failures({"refused.wrong key": 1})
     with HistoryReader(path) as reader:
         assert reader.failures() == {"reports": 2, "refused.wrong key": 4}
+
+
+def test_an_end_counts_once_the_batches_before_it_are_stored(ingest, said):
+    ingest.take([(RANK_0, make_hello(0))])
+    ingest.take([(RANK_0, make_finish(0, after_seq=2)), (RANK_0, make_batch(1))])
+    assert ingest.running == {0} and not ingest.report_requests
+    ingest.take([(RANK_0, make_batch(2))])
+    assert ingest.running == frozenset() and RANK_0 in ingest.report_requests
+
+
+def test_an_end_behind_its_batch_in_one_go_counts_at_once(ingest):
+    ingest.take([(RANK_0, make_hello(0)), (RANK_0, make_batch(1)), (RANK_0, make_finish(0, after_seq=1))])
+    assert (ingest.running, ingest.ending) == (frozenset(), "completed")
+
+
+def test_an_end_said_again_for_want_of_room_counts_without_its_batches(ingest):
+    ingest.take([(RANK_0, make_hello(0)), (RANK_0, make_finish(0, after_seq=5))])
+    assert not ingest.report_requests
+    ingest.take([(RANK_0, make_finish(0))])
+    assert RANK_0 in ingest.report_requests

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from telemetry_factory import make_batch, make_finish, make_identity, make_step_row
 
@@ -32,6 +34,10 @@ def reports(folder):
     return Reports(folder, SummaryDriver(folder))
 
 
+def final(reports, request):
+    return reports.final("completed", request, time.monotonic(), lambda: None)
+
+
 def broken(*args, **kwargs):
     raise OSError(28, "No space left on device")
 
@@ -39,7 +45,7 @@ def broken(*args, **kwargs):
 def test_the_live_summary_is_over_once_the_final_one_is_in_place(reports, folder):
     verdict = reports.live()
     assert decode_summary(folder.live_summary.read_bytes()).run.status == "running"
-    report = reports.final("completed", make_finish())
+    report = final(reports, make_finish())
     assert verdict is not None
     assert report.verdict is not None
     assert decode_summary(folder.final_summary_json.read_bytes()).run.status == "completed"
@@ -48,20 +54,20 @@ def test_the_live_summary_is_over_once_the_final_one_is_in_place(reports, folder
 
 
 def test_the_written_text_is_plain_whatever_the_terminal_is(reports, folder):
-    report = reports.final("completed", make_finish(color=True, columns=200))
+    report = final(reports, make_finish(color=True, columns=200))
     text = folder.final_summary_text.read_text()
     assert "\x1b[" in report.card
     assert "\x1b[" not in text
 
 
 def test_a_report_that_is_off_is_written_and_not_shown(reports, folder):
-    assert reports.final("completed", make_finish(style="off")).card == ""
+    assert final(reports, make_finish(style="off")).card == ""
     assert folder.final_summary_json.exists()
 
 
 def test_a_report_that_cannot_be_kept_is_shown_all_the_same(reports, folder, monkeypatch):
     monkeypatch.setattr("traceml_core.reporting.final.write_atomic", broken)
-    card = reports.final("completed", make_finish()).card
+    card = final(reports, make_finish()).card
     assert "100 steps" in card
     assert f"could not be kept in {folder.path} (No space left on device)" in card
     assert "[TraceML] writing the final report failed" in folder.errors_log.read_text()
@@ -69,7 +75,7 @@ def test_a_report_that_cannot_be_kept_is_shown_all_the_same(reports, folder, mon
 
 def test_a_card_that_cannot_be_drawn_leaves_the_diagnosis(reports, folder, monkeypatch):
     monkeypatch.setattr("traceml_core.reporting.card.render_card", broken)
-    report = reports.final("completed", make_finish())
+    report = final(reports, make_finish())
     primary = decode_summary(folder.final_summary_json.read_bytes()).primary_diagnosis
     assert report.card == f"TraceML: {primary.label}. {primary.summary} {primary.action}\n"
     assert report.verdict is not None
@@ -77,7 +83,7 @@ def test_a_card_that_cannot_be_drawn_leaves_the_diagnosis(reports, folder, monke
 
 def test_a_report_that_cannot_be_built_says_where_the_rows_and_the_reason_are(reports, folder, monkeypatch):
     monkeypatch.setattr("traceml_core.reporting.final.build_summary", broken)
-    report = reports.final("completed", make_finish())
+    report = final(reports, make_finish())
     assert report.verdict is None
     assert f"what was recorded is in {folder.path}" in report.card
     assert f"`traceml report {folder.path}` tries again" in report.card

@@ -56,9 +56,12 @@ class FakeReports:
         self.asked.append("live")
         return Verdict("NORMAL", "info", "", "", {"traceml/lives": float(self.asked.count("live"))})
 
-    def final(self, status, request) -> Report:
+    def final(self, status, request, asked_s, on_read) -> Report:
         self.asked.append(status if request is None else f"{status}, asked for")
         return Report(f"card {len(self.finals)}", None)
+
+    def settle(self) -> None:
+        pass
 
     @property
     def finals(self) -> list[str]:

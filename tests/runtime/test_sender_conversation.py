@@ -136,28 +136,44 @@ def test_the_newest_verdict_stays_until_there_is_another(wire):
     assert wire.rank.verdict is VERDICT
 
 
-def test_the_end_is_said_after_the_last_batch_is_stored_and_over_with_its_report(wire):
+def test_the_end_is_said_right_behind_the_last_batch_and_over_with_its_report(wire):
     wire.step()
     wire.step(Welcome(1, 0))
     wire.put()
     wire.rank.end(make_finish())
-    assert kinds(wire.step()) == [Batch]
-    assert kinds(wire.step(Ack(1))) == [Finish]
-    assert wire.step(after_s=1.0) == [] and not wire.rank.is_over
+    batch, finish = wire.step()
+    assert (batch.seq, finish.after_seq) == (1, 1)
+    assert wire.step(Ack(1)) == []
+    assert wire.step(after_s=1.1) == [] and not wire.rank.is_over
     wire.step(Report("card", VERDICT))
     assert wire.rank.is_over and wire.rank.report == Report("card", VERDICT)
 
 
-def test_where_batches_are_not_stored_the_end_is_said_all_the_same(wire):
+def test_where_batches_are_not_stored_the_end_is_said_again_so_that_it_counts_without_them(wire):
     wire.step()
     wire.step(Welcome(1, 0))
     wire.put(2)
     wire.step()
     wire.now_s += 60.0
     wire.rank.end(make_finish())
-    assert Finish not in kinds(wire.step(Ack(1), after_s=FLUSH_SILENCE_S - 0.1))
+    (finish,) = wire.step(Ack(1), after_s=FLUSH_SILENCE_S - 0.1)
+    assert finish.after_seq == 2
     assert Finish not in kinds(wire.step(after_s=FLUSH_SILENCE_S - 0.1))
-    assert Finish in kinds(wire.step(after_s=0.2))
+    (again,) = (said for said in wire.step(after_s=0.2) if isinstance(said, Finish))
+    assert again.after_seq == 0
+    assert Finish not in kinds(wire.step(after_s=0.1))
+
+
+def test_a_rank_that_wants_no_report_is_not_over_before_its_batches_are_stored(wire):
+    wire.step()
+    wire.step(Welcome(1, 0))
+    wire.put()
+    wire.rank.end(make_finish(report=False))
+    assert kinds(wire.step()) == [Batch, Finish, Hello]
+    wire.step(Welcome(1, 0))
+    assert not wire.rank.is_over
+    wire.step(Ack(1), Welcome(1, 1))
+    assert wire.rank.is_over
 
 
 def test_the_end_is_said_again_to_a_new_aggregator_and_after_silence(wire):

@@ -38,7 +38,8 @@ class Ingest:
     """Answers hello, batch, describe and finish. Nothing is acked before it is committed.
 
     What cannot be written now, because the disk is full or the folder is gone, is not acked: its rank keeps it and
-    sends it again. Facts and endings are said only once, so they are kept here until they are written.
+    sends it again. Facts and endings are said only once, so they are kept here until they are written; an ending
+    counts once the batches before it are committed.
     """
 
     def __init__(self, path: Path, row_types: Sequence[type[Row]], send: Send) -> None:
@@ -55,6 +56,7 @@ class Ingest:
         self._acks: dict[bytes, int] = {}
         self._facts: dict[int, RunFacts] = {}
         self._finishes: dict[bytes, Finish] = {}
+        self._early: dict[bytes, Finish] = {}
         self._endings: dict[int, RunStatus] = {}
         self._verdict_sent: dict[bytes, Verdict] = {}
         self._opened_at = 0.0
@@ -85,7 +87,12 @@ class Ingest:
         self.commit()
 
     def commit(self) -> None:
-        """Commit what was written, then ack it."""
+        """Commit what was written, then ack it; then what has ended with that."""
+        self._commit()
+        if self._end_early():
+            self._commit()
+
+    def _commit(self) -> None:
         if self._writer is None:
             return
         try:
@@ -117,11 +124,11 @@ class Ingest:
         except sqlite3.Error as error:
             self._undone(error)
 
-    def close(self) -> None:
-        """Commit and close the history; what a rank says after that opens it again."""
+    def close(self, *, synced: bool = True) -> None:
+        """Commit and close the history; what a rank says after that opens it again. `synced`: see the writer's."""
         self.commit()
         if self._writer is not None:
-            self._writer.close()
+            self._writer.close(synced=synced)
             self._writer = None
             self._opened_at = 0.0
 
@@ -136,7 +143,11 @@ class Ingest:
 
     def _handle(self, peer: bytes, message: FromRank) -> None:
         if isinstance(message, Finish):
-            self._finish(peer, message)
+            self._early.pop(peer, None)
+            if message.after_seq:
+                self._early[peer] = message
+            else:
+                self._finish(peer, message)
         elif isinstance(message, Describe):
             self._facts[self._ranks[peer][0] if peer in self._ranks else 0] = message.facts
         elif self._writer is not None:
@@ -162,6 +173,16 @@ class Ingest:
         writer.write(message)
         # A batch that was stored before is acked again: its rank did not hear it the first time.
         self._acks[peer] = max(self._acks.get(peer, 0), message.seq)
+
+    def _end_early(self) -> bool:
+        """End the ranks whose last batch is committed now; whether there was one."""
+        if self._writer is None or not self._early:
+            return False
+        watermark = self._writer.watermark
+        ended = [peer for peer, one in self._early.items() if watermark(one.rank, one.incarnation) >= one.after_seq]
+        for peer in ended:
+            self._finish(peer, self._early.pop(peer))
+        return bool(ended)
 
     def _finish(self, peer: bytes, finish: Finish) -> None:
         self._finishes[peer] = finish

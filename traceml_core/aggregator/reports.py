@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from traceml_core.aggregator.display_drivers.base import DisplayDriver
+from traceml_core.core.atomic_files import sync
 from traceml_core.core.run_folder import RunFolder
 from traceml_core.loggers.error_log import fail_open, get_error_logger, report_failure
 from traceml_core.telemetry.messages import Finish, Report, RunStatus, Verdict
@@ -28,13 +31,17 @@ class Reports:
         """Report on the run in `folder`; `driver` shows the live summaries."""
         self._folder = folder
         self._driver = driver
+        self._has_drawn = False
+        self._is_synced = True
 
     def warm_up(self) -> None:
-        """Import what reports need (numpy, rich), so that the first one does not wait for it."""
+        """Import what reports need (numpy, rich), so that no rank waits for it."""
         with fail_open(_logger, "loading the report"):
             import traceml_core.reporting.card
             import traceml_core.reporting.final
             import traceml_core.reporting.verdict  # noqa: F401
+
+            gc.freeze()  # what was loaded stays: no search for garbage in it holds up a report
 
     def live(self) -> Verdict | None:
         """Show the summary so far; its verdict, or None where there is none yet."""
@@ -45,14 +52,20 @@ class Reports:
             summary = build_summary(self._folder.path, status="running", live=True)
             with fail_open(_logger, "showing the live summary"):
                 self._driver.show(summary)
+            if not self._has_drawn:
+                self._has_drawn = True
+                self._card(summary, None)  # for nobody: the first one takes longer, and training waits for the last
             return verdict_of(summary)
         return None
 
-    def final(self, status: RunStatus, request: Finish | None) -> Report:
-        """Build and write the final summary; the card as `request` wants it drawn, and the verdict."""
-        began = time.monotonic()
+    def final(self, status: RunStatus, request: Finish | None, asked_s: float, on_read: Callable[[], None]) -> Report:
+        """Build and write the final summary; the card as `request` wants it drawn, and the verdict.
+
+        It was asked for at `asked_s` (monotonic); `on_read` is called once the history has been read.
+        """
+        self._is_synced = False
         try:
-            summary = self._build(status)
+            summary = self._build(status, on_read)
         except Exception as error:  # noqa: BLE001 - the edge of the whole report: a sentence takes its place
             report_failure(_logger, "building the final report", error)
             return Report(self._not_built(error), None)
@@ -60,20 +73,29 @@ class Reports:
         verdict = None
         with fail_open(_logger, "drawing the card"):
             text = self._card(summary, None)
-            card = self._card(summary, request)
+            card = text if request is None or _is_plain(request) else self._card(summary, request)
         with fail_open(_logger, "telling the verdict"):
             from traceml_core.reporting.verdict import verdict_of
 
             verdict = verdict_of(summary)
-        unwritten = self._write(_with_report_time(summary, request, began), text or self._plain(summary))
+        unwritten = self._write(_with_report_time(summary, request, asked_s), text or self._plain(summary))
         if request is not None and request.style != "off":
             card = (card or self._plain(summary)) + unwritten
         return Report(card, verdict)
 
-    def _build(self, status: RunStatus) -> FinalSummary:
+    def settle(self) -> None:
+        """Have the disk hold history and final files: training does not wait for that."""
+        if not self._is_synced:
+            self._is_synced = True
+            folder = self._folder
+            for path in (folder.history, folder.final_summary_text, folder.final_summary_json):
+                with suppress(OSError):  # the owner may have tidied the folder away
+                    sync(path)
+
+    def _build(self, status: RunStatus, on_read: Callable[[], None]) -> FinalSummary:
         from traceml_core.reporting.final import build_summary
 
-        summary: FinalSummary = build_summary(self._folder.path, status=status)
+        summary: FinalSummary = build_summary(self._folder.path, status=status, on_read=on_read)
         return summary
 
     def _write(self, summary: FinalSummary, text: str) -> str:
@@ -81,7 +103,7 @@ class Reports:
         try:
             from traceml_core.reporting.final import write_final
 
-            write_final(self._folder.path, summary, text)
+            write_final(self._folder.path, summary, text, synced=False)
             self._driver.close()
         except Exception as error:  # noqa: BLE001 - the card is still printed
             report_failure(_logger, "writing the final report", error)
@@ -112,10 +134,15 @@ class Reports:
         )
 
 
-def _with_report_time(summary: FinalSummary, request: Finish | None, began_s: float) -> FinalSummary:
+def _is_plain(request: Finish) -> bool:
+    """Whether the card is wanted as the text file has it."""
+    return (request.style, request.columns, request.color) == ("full", TEXT_COLUMNS, False)
+
+
+def _with_report_time(summary: FinalSummary, request: Finish | None, asked_s: float) -> FinalSummary:
     """The summary with what its run has waited for it: for the last rows to be stored, and for the report."""
     waited_s = 0.0 if request is None else request.closing_ns / 1e9
-    spent = msgspec.structs.replace(summary.telemetry, report_s=round(waited_s + time.monotonic() - began_s, 3))
+    spent = msgspec.structs.replace(summary.telemetry, report_s=round(waited_s + time.monotonic() - asked_s, 4))
     return msgspec.structs.replace(summary, telemetry=spent)
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Protocol
 
@@ -28,7 +30,13 @@ from traceml_core.telemetry.messages import Finish, FromAggregator, FromRank, Re
 
 IDLE_WAIT_MS = 100
 BUSY_WAIT_MS = 2
+# The main loop waits for a report this long, where nobody else talks to it: a short run's is done by then.
+SHORT_REPORT_S = 0.05
+# The main thread waits this long at most for the report thread to let it run.
+SWITCH_INTERVAL_S = 0.0001
 LIVE_INTERVAL_S = 2.0
+# The first live summaries come sooner: what a report needs is then warm when a short run ends.
+FIRST_LIVE_INTERVAL_S = 0.25
 # A live summary may take this part of one core: a long run's takes longer, so there are fewer of them.
 LIVE_SHARE = 0.1
 OTHER_RANKS_S = 1.0
@@ -68,10 +76,12 @@ class Service:
         self._warm_up: Future[None] | None = None
         self._live: Future[Verdict | None] | None = None
         self._live_due = 0.0
+        self._live_interval_s = FIRST_LIVE_INTERVAL_S
         self._live_began = 0.0
         self._live_changes = 0
         self._final: Future[Report] | None = None
         self._final_began = 0.0
+        self._history_is_read = threading.Event()
         self._final_changes = -1
         self._report: Report | None = None
         self._asked_at: float | None = None
@@ -101,6 +111,7 @@ class Service:
         with fail_open(_logger, "closing the history"):
             self._keep_failures()
             self._ingest.close()
+        self._reports.settle()
 
     def _is_done(self) -> bool:
         now = time.monotonic()
@@ -123,13 +134,14 @@ class Service:
     def _load_reports(self) -> None:
         if self._warm_up is None and self._ingest.changes:
             self._warm_up = self._background.submit(self._reports.warm_up)
-            self._live_due = time.monotonic() + LIVE_INTERVAL_S
+            self._live_due = time.monotonic()
 
     def _show_live(self, now: float) -> None:
         if self._live is not None and self._live.done():
             self._ingest.verdict = self._live.result() or self._ingest.verdict
             self._live = None
-            self._live_due = now + max(LIVE_INTERVAL_S, (now - self._live_began) / LIVE_SHARE)
+            self._live_due = now + max(self._live_interval_s, (now - self._live_began) / LIVE_SHARE)
+            self._live_interval_s = min(2 * self._live_interval_s, LIVE_INTERVAL_S)
         ends = self._ending_at is not None or self._final_changes >= 0 or self._ingest.report_requests
         news = self._ingest.changes != self._live_changes
         if self._live is None and news and not ends and now >= self._live_due and self._warm_up is not None:
@@ -137,11 +149,17 @@ class Service:
             self._live = self._background.submit(self._reports.live)
 
     def _make_final(self, now: float) -> None:
-        """Begin the final report when it is time: asked for and the ranks are done, or the owner is gone."""
+        """Begin the final report when it is time, and take it when it is done."""
+        if self._final is None:
+            self._begin_final_if_due(now)
         if self._final is not None:
+            if self._history_is_read.is_set():
+                self._close_history()
             if self._final.done():
                 self._report, self._final = self._final.result(), None
-            return
+
+    def _begin_final_if_due(self, now: float) -> None:
+        """When it is asked for and the ranks are done, or when the owner is gone."""
         request = next(iter(self._ingest.report_requests.values()), None)
         if self._report is None and request is not None:
             self._asked_at = now if self._asked_at is None else self._asked_at
@@ -154,18 +172,27 @@ class Service:
     def _begin_final(self, now: float, request: Finish | None) -> None:
         self._keep_failures()
         self._final_began, self._final_changes = now, self._ingest.changes
-        status = self._ingest.ending
-        self._final = self._background.submit(lambda: self._reports.final(status, request))
+        status, is_read = self._ingest.ending, self._history_is_read
+        is_read.clear()
+        asked_at = now if self._asked_at is None else self._asked_at
+        self._final = self._background.submit(lambda: self._reports.final(status, request, asked_at, is_read.set))
+        if not self._ingest.running and is_read.wait(SHORT_REPORT_S):
+            self._close_history()
+            wait((self._final,), SHORT_REPORT_S)
 
     def _answer_requests(self) -> None:
         if self._report is not None and self._ingest.report_requests:
-            if not self._ingest.running:
-                # After its report, nothing of a run is written any more: its owner may tidy the folder away at once.
-                with fail_open(_logger, "closing the history"):
-                    self._ingest.close()
+            self._close_history()
             for peer in list(self._ingest.report_requests):
                 self._server.send(peer, self._report)
                 del self._ingest.report_requests[peer]
+            self._reports.settle()
+
+    def _close_history(self) -> None:
+        """After its report, nothing of a run is written any more: its owner may tidy the folder away at once."""
+        if not self._ingest.running:
+            with fail_open(_logger, "closing the history"):
+                self._ingest.close(synced=False)
 
     def _keep_failures(self) -> None:
         refused = {f"refused.{reason}": count for reason, count in self._server.refused.items()}
@@ -176,6 +203,7 @@ class Service:
 def main(listening_fd: int, owner_fd: int) -> None:
     """Serve one run. `owner_fd` is a pipe from its owner: first a line of `AggregatorConfig`, then a sign of life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is training's
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     config = msgspec.json.decode(read_line(owner_fd), type=AggregatorConfig)
     open_error_log(Path(config.folder) / "errors.log")
     with fail_open(_logger, "serving the run"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import cached_property
 
 
 class Phase(IntEnum):
@@ -27,7 +28,7 @@ class Phase(IntEnum):
     CALLBACKS = 12
     TEARDOWN = 13
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The phase's name in JSON keys, table columns and metric names, such as `input_wait`."""
         return self.name.lower()

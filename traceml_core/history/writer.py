@@ -110,6 +110,11 @@ class HistoryWriter:
         source.watermark = batch.seq
         return True
 
+    def watermark(self, rank: int, incarnation: int) -> int:
+        """The `seq` up to which this rank's batches are written; after `commit`, committed."""
+        source = self._sources.get((rank, incarnation))
+        return 0 if source is None else source.watermark
+
     def describe(self, rank: int, facts: RunFacts) -> None:
         """Keep the run's facts as this rank knows them; they replace what it told before."""
         self._execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (rank, msgspec.json.encode(facts).decode()))
@@ -147,10 +152,15 @@ class HistoryWriter:
                 self._undo()
                 raise
 
-    def close(self) -> None:
-        """Commit, and leave one plain file that can be read from anywhere, read-only folders too."""
+    def close(self, *, synced: bool = True) -> None:
+        """Commit, and leave one plain file that can be read from anywhere, read-only folders too.
+
+        Without `synced` a power cut may damage it until somebody has the disk hold it: that is not waited for here.
+        """
         try:
             self.commit()
+            if not synced:
+                self._connection.execute("PRAGMA synchronous = OFF")
             self._connection.execute("PRAGMA busy_timeout = 500")
             self._connection.execute("PRAGMA journal_mode = DELETE")
         except sqlite3.Error as error:

@@ -50,8 +50,7 @@ def to_text(lines: list[Text], look: Look) -> str:
         emoji=False,
         _environ={},
     )
-    for line in lines:
-        console.print(line, soft_wrap=True)
+    console.print(Text("\n").join(lines), soft_wrap=True)
     text = out.getvalue()
     return text if look.color else "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from traceml_core.core.atomic_files import write_atomic
 from traceml_core.core.run_folder import open_run_folder, read_manifest
@@ -33,12 +35,18 @@ logger = get_error_logger("Report")
 
 
 def build_summary(
-    folder: Path, *, status: RunStatus | None = None, live: bool = False, report_s: float | None = None
+    folder: Path,
+    *,
+    status: RunStatus | None = None,
+    live: bool = False,
+    report_s: float | None = None,
+    on_read: Callable[[], None] | None = None,
 ) -> FinalSummary:
     """The summary of the run in `folder`, from its manifest and its history.
 
     `status` is given by whoever knows how the run ended; else it follows from what the ranks said and whether the
     run's owner still lives. `live` judges by the live policies. `report_s` is what the report cost so far.
+    `on_read` is called once nothing more is read.
 
     Raises:
         HistoryUnreadableError: there is no history, or it cannot be read. A section that cannot be built does not
@@ -48,8 +56,11 @@ def build_summary(
     with HistoryReader(open_run_folder(folder).history) as reader:
         stored = _stored_run(folder, reader, status)
         tables = TablesReadOnce(reader)
-        built = {spec.name: build_section(spec, tables, stored.shape, live, failures) for spec in SECTIONS}
+        loaded = {spec.name: _load_section(spec, tables, stored.shape, failures) for spec in SECTIONS}
         failures.update(reader.failures())
+    if on_read is not None:
+        on_read()
+    built = {spec.name: _build_section(spec, loaded[spec.name], live, failures) for spec in SECTIONS}
     numbers = next((one.run_numbers for one in built.values() if one.run_numbers is not None), _unknown(stored.shape))
     hardware = next((one.hardware for one in built.values() if one.hardware is not None), NO_HARDWARE)
     sections = {name: one.section for name, one in built.items()}
@@ -64,28 +75,33 @@ def build_summary(
     )
 
 
-def build_section(
-    spec: SectionSpec, tables: TablesReadOnce, run: RunShape, live: bool, failures: Counter[str]
-) -> BuiltSection:
-    """Load and build one section; NO_DATA where that fails, with the cause in errors.log."""
-    built = None
+def _load_section(spec: SectionSpec, tables: TablesReadOnce, run: RunShape, failures: Counter[str]) -> Any:
+    """What one section is built from; None where that cannot be read, with the cause in errors.log."""
     with fail_open(logger, f"building the section {spec.name}", failures):
-        built = spec.build(spec.load(tables, run), live)
-    if built is not None:
-        return built
+        return spec.load(tables, run)
+    return None
+
+
+def _build_section(spec: SectionSpec, inputs: Any, live: bool, failures: Counter[str]) -> BuiltSection:
+    """One section; NO_DATA where it cannot be built, with the cause in errors.log."""
+    if inputs is not None:
+        with fail_open(logger, f"building the section {spec.name}", failures):
+            return spec.build(inputs, live)
     said = no_data(spec.name, "This section could not be built.", "See errors.log in the run folder for the cause.")
     return BuiltSection(Section(diagnosis=said.primary, issues=[], metrics={}, ranks=[]))
 
 
-def write_final(folder: Path, summary: FinalSummary, card_text: str) -> None:
+def write_final(folder: Path, summary: FinalSummary, card_text: str, *, synced: bool = True) -> None:
     """Write `final_summary.txt`, then `final_summary.json`, each whole or not at all: the JSON says that all is there.
+
+    Without `synced` a power cut may still cost them, until the disk is told to hold them.
 
     Raises:
         OSError: a file could not be written.
     """
     place = open_run_folder(folder)
-    write_atomic(place.final_summary_text, card_text.encode())
-    write_atomic(place.final_summary_json, encode_summary(summary))
+    write_atomic(place.final_summary_text, card_text.encode(), synced=synced)
+    write_atomic(place.final_summary_json, encode_summary(summary), synced=synced)
 
 
 def _stored_run(folder: Path, reader: HistoryReader, status: RunStatus | None) -> StoredRun:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from traceml_core.core.identity import RankIdentity
 from traceml_core.loggers.error_log import FAILURES
 from traceml_core.runtime.outbox import Outbox
@@ -70,16 +72,17 @@ class Conversation:
         self._finish: Finish | None = None
         self._ends_since_s = 0.0
         self._told_finish = False
+        self._insists = False
 
     def describe(self, facts: RunFacts) -> None:
         """Have these facts told, and told again to every new aggregator."""
         self._facts = facts
 
     def end(self, finish: Finish) -> None:
-        """Say this once all batches are stored. `is_over` tells that it was heard, and its report is here.
+        """Say this right after the last batch; it counts once they all are stored. `is_over`: its report is here.
 
-        Where batches are not stored for a second (the disk is full), it is said all the same: the report is of what
-        there is.
+        Where batches are not stored for a second (the disk is full), it is said again so that it counts all the same:
+        the report is of what there is.
         """
         self._finish = finish
         self._ends_since_s = self._now()
@@ -116,9 +119,10 @@ class Conversation:
             self._aggregator = welcome.aggregator
             self._outbox.rewind()
             self._told_facts = None
-            self._told_finish = False
+            self._told_finish = self._insists = False
         elif self._told_finish and self._finish is not None and not self._finish.report:
-            self.is_over = True  # the hello that was said after `Finish` is answered, so that was heard
+            # The hello that was said after `Finish` is answered, so that was heard, and counts if all is stored.
+            self.is_over = self._insists or not len(self._outbox)
         self._asks_again = False
 
     def _is_to_ask(self) -> bool:
@@ -142,12 +146,20 @@ class Conversation:
         if facts is not None and facts is not self._told_facts and self._client.send(Describe(facts)):
             self._told_facts = facts
         self._outbox.send(self._client.send)
-        if self._finish is not None and not self._told_finish and self._has_flushed():
-            self._told_finish = self._client.send(self._finish)
-            if not self._finish.report:
+        if self._finish is not None:
+            self._say_finish(self._finish)
+
+    def _say_finish(self, finish: Finish) -> None:
+        """Once behind the last batch, and once more where the batches are not stored."""
+        insists = self._is_hopeless()
+        is_due = not self._insists if insists else not self._told_finish and self._outbox.is_under_way
+        after_seq = 0 if insists else self._outbox.last_seq
+        if is_due and self._client.send(msgspec.structs.replace(finish, after_seq=after_seq)):
+            self._told_finish, self._insists = True, insists
+            if not finish.report:
                 self._client.send(self._hello)
 
-    def _has_flushed(self) -> bool:
-        """Whether all batches are stored, or that is hopeless."""
+    def _is_hopeless(self) -> bool:
+        """Whether batches wait to be stored, and nothing was heard of them for a second."""
         silent_s = self._now() - max(self._heard_s, self._ends_since_s)
-        return not len(self._outbox) or silent_s > FLUSH_SILENCE_S
+        return len(self._outbox) > 0 and silent_s > FLUSH_SILENCE_S

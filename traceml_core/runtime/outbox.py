@@ -96,6 +96,16 @@ class Outbox:
         self._in_flight = 0
 
     @property
+    def last_seq(self) -> int:
+        """The number of the newest batch."""
+        return self._seq
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether every batch that is not acknowledged has been handed over."""
+        return self._in_flight == len(self._batches)
+
+    @property
     def waits(self) -> bool:
         """Whether batches are under way that nobody has acknowledged."""
         return self._in_flight > 0

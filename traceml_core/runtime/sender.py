@@ -152,6 +152,7 @@ class Sender:
                 self._pause(rows)
             if self._finish is not None:
                 self._close_down(conversation, rows, self._finish)
+                self.finished.set()  # training goes on while the connection closes
         finally:
             client.close(LINGER_MS)
 
@@ -191,9 +192,12 @@ class Sender:
             self._tell_silence()
 
     def _close_down(self, conversation: Conversation, rows: SampledRows, finish: Callable[[], Finish]) -> None:
-        self._tick(conversation, rows.collect(CLOCK(), every=True))
-        # The last word on time and drops travels in a batch of its own, even if there is no row left.
-        self._put([])
+        seq = self._outbox.last_seq
+        self._put(rows.collect(CLOCK(), every=True))
+        if self._outbox.last_seq == seq:
+            self._put([])  # the last word on time and drops, also where no row is left or fits
         conversation.end(finish())
+        with fail_open(logger, "sending"):
+            self._exchange(conversation, 0)
         while not self._stopped.is_set() and not conversation.is_over and self._keep():
             self._exchange(conversation, CLOSING_TICK_MS)

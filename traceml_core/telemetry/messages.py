@@ -78,10 +78,11 @@ class Describe(msgspec.Struct, frozen=True, array_like=True, tag="describe"):
 
 
 class Finish(msgspec.Struct, frozen=True, array_like=True, tag="finish"):
-    """This rank has ended and every batch of it is acked. When `report` is asked for, answered by `Report`.
+    """This rank has ended: it counts once the batches up to seq `after_seq` are committed.
 
-    `wall_ns` runs from the first framework hook to the close of the run, by a clock independent of the phase stack;
-    `closing_ns` is what this rank has waited since then for its rows to be stored.
+    When `report` is asked for, answered by `Report`. Where its rows cannot be stored, the rank says it again with the
+    `after_seq` 0: the report is of what there is. `wall_ns` runs from the first framework hook to the close of the
+    run, by a clock independent of the phase stack; `closing_ns` is what this rank has spent since then.
     `columns` and `color` say how the card is to be drawn; `style` is the setting `report`.
     """
 
@@ -96,6 +97,7 @@ class Finish(msgspec.Struct, frozen=True, array_like=True, tag="finish"):
     columns: int
     color: bool
     closing_ns: int = 0
+    after_seq: int = 0
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):

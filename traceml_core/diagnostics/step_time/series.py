@@ -45,15 +45,20 @@ def step_series(table: StepTable, largest_count: int) -> tuple[SeriesBlock, ...]
     block_ms = np.add.reduceat(slowest_ms, starts) / counts
     block_phases_ms = np.add.reduceat(phase_ms, starts, axis=1) / counts
     block_warmup = np.maximum.reduceat(warmup, starts)
+    keys = [phase.key for phase in SERIES_PHASES]
+    # As Python's own numbers, a whole column at once: one by one they are what a short run's report waits for.
+    unknown = [None] * len(starts)
+    phases = (block_phases_ms[phase].tolist() if measured[phase] else unknown for phase in SERIES_PHASES)
+    columns = (column.tolist() for column in (steps[firsts[starts]], counts, block_warmup, block_ms))
     return tuple(
         SeriesBlock(
-            first_step=int(steps[firsts[start]]),
-            count=int(counts[block]),
-            warmup=bool(block_warmup[block]),
-            step_interval_ms=float(block_ms[block]),
-            phases_ms={
-                phase.key: float(block_phases_ms[phase, block]) if measured[phase] else None for phase in SERIES_PHASES
-            },
+            first_step=int(first_step),
+            count=count,
+            warmup=is_warmup,
+            step_interval_ms=interval_ms,
+            phases_ms=dict(zip(keys, phases_ms, strict=True)),
         )
-        for block, start in enumerate(starts)
+        for (first_step, count, is_warmup, interval_ms), phases_ms in zip(
+            zip(*columns, strict=True), zip(*phases, strict=True), strict=True
+        )
     )

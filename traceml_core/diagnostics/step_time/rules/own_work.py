@@ -88,8 +88,10 @@ class UnattributedHeavy:
             return Abstained(tuple(key.replace("_", " ") for key in hidden))
         share = steps.share_of_training(Phase.UNATTRIBUTED)
         severity = policy.unattributed_share.severity(share)
+        if severity is None:
+            return None
         unclaimed_ms = steps.mean_ms[Phase.UNATTRIBUTED.key]
-        if severity is None or unclaimed_ms < policy.smallest_unattributed_ms:
+        if unclaimed_ms < policy.smallest_unattributed_ms:
             return None
         return Issue(
             kind=self.kind,
