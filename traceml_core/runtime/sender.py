@@ -54,11 +54,13 @@ class Sender:
         elapsed_ns: Callable[[], int],
         keep_aggregator: Callable[[], bool],
         tell_silence: Callable[[], None],
+        leave_job: Callable[[], None] = lambda: None,
     ) -> None:
         """A sender that is not started. The callables are the outside world, called on the sender's thread.
 
-        `keep_aggregator` starts a dead aggregator again and is false once that is hopeless; `tell_silence` is called
-        once, where the first hello was not answered for 2 s.
+        `find_ticket` is given an event that is set when the run is about to end. `keep_aggregator` starts a dead
+        aggregator again and is false once that is hopeless; `tell_silence` is called once, where the first hello was
+        not answered for 2 s; `leave_job` at the very end.
         """
         self.has_ticket: bool | None = None
         self.finished = threading.Event()
@@ -69,6 +71,7 @@ class Sender:
         self._elapsed_ns = elapsed_ns
         self._keep_aggregator = keep_aggregator
         self._tell_silence = tell_silence
+        self._leave_job = leave_job
         self._outbox = Outbox(identity.rank, identity.incarnation)
         self._facts: RunFacts | None = None
         self._finish: Callable[[], Finish] | None = None
@@ -119,11 +122,13 @@ class Sender:
 
     def _run(self) -> None:
         with fail_open(logger, "sending"):
-            ticket = self._find_ticket(self._stopped)
+            ticket = self._find_ticket(self._woken)
             self.has_ticket = ticket is not None
             if ticket is not None:
                 self._serve(ticket)
         self.finished.set()
+        with fail_open(logger, "leaving the job"):
+            self._leave_job()
 
     def _serve(self, ticket: Ticket) -> None:
         client = TelemetryClient(ticket)
