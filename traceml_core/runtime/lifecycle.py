@@ -223,13 +223,13 @@ def start_runtime(
     *,
     started_ns: int,
     aggregator: AggregatorHandle | None = None,
-    leave_job: Callable[[], None] = lambda: None,
+    end_joining: Callable[[], None] = lambda: None,
 ) -> RuntimeHandle:
     """Start this process's telemetry, or join the one that runs in it: then its clock and steps are the handle's.
 
     `find_ticket` is called on the sender's thread; it is given an event that is set when the run is about to end, after
-    which it must not wait for long. `leave_job` is called there at the very end. `started_ns` is perf_counter's at the
-    begin of the run.
+    which it must not wait for long. `end_joining` is called there when training is over. `started_ns` is perf_counter's
+    at the begin of the run.
 
     Raises:
         RuntimeError: no thread can be started.
@@ -254,7 +254,7 @@ def start_runtime(
         elapsed_ns=lambda: perf_counter_ns() - started_ns,
         keep_aggregator=(lambda: True) if aggregator is None else aggregator.keep_running,
         tell_silence=lambda: _tell_silence(identity),
-        leave_job=leave_job,
+        end_joining=end_joining,
     )
     handle = RuntimeHandle(clock, steps, sender)
     if identity.rank == 0:

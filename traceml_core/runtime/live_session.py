@@ -89,7 +89,7 @@ class LiveSession(Session):
             lambda: self._facts,
             started_ns=self.started_ns,
             aggregator=self._aggregator,
-            leave_job=lambda: None if rank or store is None else _JOB.withdraw(store),
+            end_joining=lambda: None if rank or store is None else _JOB.withdraw(store),
         )
         self._guard.arm()
         _LIVED.append(True)

@@ -3,9 +3,9 @@
 Called on the sender's thread alone: a store that does not answer must not hold up training. `check` is asked before
 `get`, since a `get` that waits would hold the store's lock, which training needs.
 
-The key holds the newest run of rank 0, numbered, until that is over. So a rank that was in other runs than rank 0
-(without a callback in one of them, say) still finds the one that goes on, and none joins the same run twice. What that
-assumes: a rank that sat out a run does not begin the next one while rank 0 is still in the one before.
+The key holds the newest run of rank 0, numbered, until its training is over. So a rank that was in other runs than
+rank 0 (without a callback in one of them, say) still finds the one that goes on, and none joins the same run twice.
+What that assumes: a rank that sat out a run does not begin the next one while rank 0 still trains in the one before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ KEY = "traceml/run"
 FETCH_LIMIT_S = 10.0
 # A run that ends while its rank still looks for it waits for no more than this: rank 0 may be a little late.
 LATE_LIMIT_S = 1.0
-FETCH_INTERVAL_S = 0.05
+# At first ranks begin together, and looks are close; then rank 0 is late or not coming.
+FETCH_INTERVAL_S = 0.01
+LATE_INTERVAL_S = 0.05
 logger = get_error_logger("Rendezvous")
 
 FindTicket = Callable[[threading.Event], Ticket | None]
@@ -83,10 +85,12 @@ class Rendezvous:
                 if notice.number > self._newest and not notice.is_over:
                     self._newest = notice.number
                     return notice
-            if now() - began_s >= (LATE_LIMIT_S if ends.is_set() else FETCH_LIMIT_S):
+            passed_s = now() - began_s
+            if passed_s >= (LATE_LIMIT_S if ends.is_set() else FETCH_LIMIT_S):
                 return None
-            if ends.wait(FETCH_INTERVAL_S):
-                time.sleep(FETCH_INTERVAL_S)
+            interval_s = FETCH_INTERVAL_S if passed_s < LATE_LIMIT_S else LATE_INTERVAL_S
+            if ends.wait(interval_s):
+                time.sleep(interval_s)
 
 
 def ticket_publisher(job: Rendezvous, store: Store | None, ticket: Ticket | None) -> FindTicket:

@@ -54,13 +54,13 @@ class Sender:
         elapsed_ns: Callable[[], int],
         keep_aggregator: Callable[[], bool],
         tell_silence: Callable[[], None],
-        leave_job: Callable[[], None] = lambda: None,
+        end_joining: Callable[[], None] = lambda: None,
     ) -> None:
         """A sender that is not started. The callables are the outside world, called on the sender's thread.
 
         `find_ticket` is given an event that is set when the run is about to end. `keep_aggregator` starts a dead
         aggregator again and is false once that is hopeless; `tell_silence` is called once, where the first hello was
-        not answered for 2 s; `leave_job` at the very end.
+        not answered for 2 s; `end_joining` once training is over, before the last rows are sent.
         """
         self.has_ticket: bool | None = None
         self.finished = threading.Event()
@@ -71,7 +71,7 @@ class Sender:
         self._elapsed_ns = elapsed_ns
         self._keep_aggregator = keep_aggregator
         self._tell_silence = tell_silence
-        self._leave_job = leave_job
+        self._end_joining = end_joining
         self._outbox = Outbox(identity.rank, identity.incarnation)
         self._facts: RunFacts | None = None
         self._finish: Callable[[], Finish] | None = None
@@ -127,8 +127,6 @@ class Sender:
             if ticket is not None:
                 self._serve(ticket)
         self.finished.set()
-        with fail_open(logger, "leaving the job"):
-            self._leave_job()
 
     def _serve(self, ticket: Ticket) -> None:
         client = TelemetryClient(ticket)
@@ -142,6 +140,8 @@ class Sender:
                     began_s = float("inf")
                     self._told_silence()
                 self._woken.wait(TICK_S)
+            with fail_open(logger, "telling the other ranks of the end"):
+                self._end_joining()
             if self._finish is not None:
                 self._close_down(conversation, rows, self._finish)
         finally:
