@@ -2,6 +2,7 @@
 
     python benchmarks/overhead.py                       # ours against no callback and an empty one
     python benchmarks/overhead.py --peer PEER_PYTHON    # and the known tool, in its own environment, beside it
+    torchrun --standalone --nproc-per-node=2 benchmarks/overhead.py    # the same on two ranks; rank 0 tells its own
 
 The known tool attaches itself to every trainer of a process that its launcher started. So its baseline runs in
 processes of its own, in the same environment, taking turns with the launched ones.
@@ -14,7 +15,9 @@ untouched loop), with the quartiles of that difference beside it.
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -37,11 +40,14 @@ Figure = tuple[float, float]
 def main() -> None:
     """Measure, and print one table."""
     arguments = _arguments()
+    if os.environ.get("RANK", "0") != "0":
+        sys.stdout = io.StringIO()
     if arguments.output:
         figures = {framework: _rounds(framework, arguments.tool, arguments) for framework in arguments.frameworks}
         Path(arguments.output).write_text(json.dumps(figures))
         return
-    print(f"torch {loops.torch.__version__}, {arguments.rounds} rounds of {arguments.steps} steps, one thread")
+    rounds = f"{arguments.rounds} rounds of {arguments.steps} steps"
+    print(f"torch {loops.torch.__version__}, {rounds}, {loops.RANKS} rank(s), one thread")
     print(f"{'':12} {'arm':10} {'CPU a step':>12} {'added CPU':>12} {'quartiles':>18} {'added wall':>12}")
     ours = {}
     for framework in arguments.frameworks:

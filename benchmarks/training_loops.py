@@ -1,5 +1,7 @@
 """One small training per framework; a marker of the framework's own notes every step's main-thread CPU time.
 
+Under torchrun every rank does all the steps, on data of its own.
+
 The known tool's environment runs this file too, so nothing here imports TraceML callbacks.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import tempfile
 import time
 import warnings
@@ -19,6 +22,7 @@ import torch
 
 BATCH = 16
 FEATURES = 64
+RANKS = int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def model() -> torch.nn.Module:
@@ -27,10 +31,10 @@ def model() -> torch.nn.Module:
 
 
 def loader(steps: int) -> torch.utils.data.DataLoader[Any]:
-    """`steps` batches of made-up data, loaded in the main process."""
+    """`steps` batches a rank of made-up data, loaded in the main process."""
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(steps * BATCH, FEATURES, generator=generator)
-    labels = torch.randint(0, 10, (steps * BATCH,), generator=generator)
+    features = torch.randn(steps * RANKS * BATCH, FEATURES, generator=generator)
+    labels = torch.randint(0, 10, (steps * RANKS * BATCH,), generator=generator)
     return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(features, labels), batch_size=BATCH)
 
 
@@ -65,6 +69,7 @@ def lightning_steps(steps: int, callbacks: list[Any]) -> list[int]:
     trainer = pl.Trainer(
         max_epochs=1,
         accelerator="cpu",
+        devices=RANKS,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -97,7 +102,7 @@ def hf_steps(steps: int, callbacks: list[Any]) -> list[int]:
     generator = torch.Generator().manual_seed(0)
     data = [
         {"features": torch.randn(FEATURES, generator=generator), "labels": torch.tensor(index % 10)}
-        for index in range(steps * BATCH)
+        for index in range(steps * RANKS * BATCH)
     ]
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
 from traceml_core.core.identity import RankIdentity
+from traceml_core.core.launch_environment import nodes_in
 from traceml_core.core.phases import Phase
+from traceml_core.instrumentation.process_group import job_store
 from traceml_core.telemetry.facts import RunFacts
 
 _UNMEASURED = {
@@ -18,27 +19,19 @@ _UNMEASURED = {
 
 
 def identity_of(accelerator: Any) -> RankIdentity:
-    """This process, as the accelerator's `PartialState` names it."""
+    """This process, as the accelerator's `PartialState` names it; that does not count nodes, the launcher does."""
     world_size = accelerator.num_processes
-    local_world_size = os.environ.get("LOCAL_WORLD_SIZE", "")
-    per_node = int(local_world_size) if local_world_size.isdigit() and int(local_world_size) > 0 else world_size
     return RankIdentity(
         rank=accelerator.process_index,
         local_rank=accelerator.local_process_index,
         world_size=world_size,
-        nodes=max(1, world_size // per_node),
+        nodes=nodes_in(world_size),
     )
 
 
 def store_of(accelerator: Any) -> Any | None:
     """The rendezvous store of the process group that the accelerator set up; null in one process."""
-    if accelerator.num_processes == 1:
-        return None
-    from torch.distributed import distributed_c10d
-
-    if not distributed_c10d.is_initialized():
-        return None
-    return distributed_c10d._get_default_store()
+    return job_store() if accelerator.num_processes > 1 else None
 
 
 def facts_of(accelerator: Any) -> RunFacts:

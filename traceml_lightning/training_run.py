@@ -14,6 +14,7 @@ from traceml_core.core.phases import Phase
 from traceml_core.core.settings import Settings
 from traceml_core.instrumentation.gradient_arrival import GradientArrival
 from traceml_core.instrumentation.loader_facts import loader_facts
+from traceml_core.instrumentation.process_group import job_store
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.session import open_session
 from traceml_core.telemetry.facts import RunFacts
@@ -37,9 +38,8 @@ class TrainingRun:
         self._on_closed = on_closed
         self._settings = settings
         self._lightning = importlib.import_module(_package_of(trainer))
-        self._session = open_session(
-            settings, _facts(trainer), _identity(trainer), started_ns=started_ns, store=_store(trainer)
-        )
+        store = job_store() if trainer.world_size > 1 else None
+        self._session = open_session(settings, _facts(trainer), _identity(trainer), started_ns=started_ns, store=store)
         self.clock, self.steps = self._session.clock, self._session.steps
         lightning = self._lightning
         bases = (lightning.Callback, lightning.callbacks.Checkpoint, lightning.LightningModule)
@@ -174,10 +174,3 @@ def _identity(trainer: Any) -> RankIdentity:
         world_size=trainer.world_size,
         nodes=trainer.num_nodes,
     )
-
-
-def _store(trainer: Any) -> Any:
-    """The process group's own store, where there are several ranks."""
-    if trainer.world_size < 2 or not torch.distributed.is_initialized():
-        return None
-    return torch.distributed.distributed_c10d._get_default_store()

@@ -8,7 +8,7 @@ import pytest
 
 from traceml_core.runtime import own_frames
 from traceml_core.runtime.own_frames import hide_own_frames
-from traceml_core.runtime.rendezvous import fetch_ticket
+from traceml_core.runtime.rendezvous import Rendezvous
 
 
 class RaisingStore:
@@ -20,7 +20,7 @@ class RaisingStore:
 
 def test_frames_of_ours_between_theirs_are_left_out():
     with pytest.raises(ValueError, match="theirs") as raised:
-        fetch_ticket(RaisingStore(), 0, None, lambda: 0.0)
+        Rendezvous().fetch(RaisingStore(), None, lambda: 0.0)
     error = raised.value
     assert "rendezvous.py" in "".join(traceback.format_exception(error))
     hide_own_frames(error)
@@ -30,8 +30,8 @@ def test_frames_of_ours_between_theirs_are_left_out():
 
 
 def test_an_error_of_ours_keeps_its_frames():
-    with pytest.raises(TypeError) as raised:
-        fetch_ticket(None, "number", None, lambda: None)  # type: ignore[arg-type]
+    with pytest.raises(AttributeError) as raised:
+        Rendezvous().fetch(None, None, lambda: 0.0)  # type: ignore[arg-type]
     before = traceback.format_exception(raised.value)
     hide_own_frames(raised.value)
     assert traceback.format_exception(raised.value) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -170,3 +171,29 @@ def test_in_a_notebook_the_end_of_a_cell_closes_an_open_run_with_its_error(tmp_p
     assert outputs[3] == ["True\n"]
     run = summary_in(run_folder(tmp_path)).run
     assert (run.status, run.error.message, run.steps) == ("failed", "in a cell", 10)
+
+
+@pytest.mark.parametrize(("ending", "told"), [("pass", "NoneType"), ("raise ValueError", "ValueError")])
+def test_a_forked_rank_closes_its_run_when_it_ends(tmp_path, ending, told):
+    script = FORKED.format(ending=ending)
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (tmp_path / "told").read_text() == told, done.stderr
+
+
+FORKED = """
+import multiprocessing, sys, traceback
+from pathlib import Path
+from traceml_core.runtime.run_guard import RunGuard
+
+def rank():
+    guard = RunGuard(lambda error: Path("told").open("a").write(type(error).__name__))
+    guard.arm()
+    try:
+        {ending}
+    except ValueError:
+        sys.exit(1)  # as torch's launchers do
+
+process = multiprocessing.get_context("fork").Process(target=rank)
+process.start()
+process.join()
+"""

@@ -361,8 +361,8 @@ def test_a_rank_without_a_run_to_join_says_one_line_and_trains_on(open_run, monk
 def test_where_rank_0_cannot_record_it_says_so_for_all_ranks(open_run, monkeypatch, capfd):
     store = FakeStore()
     monkeypatch.setattr(spawn.sys, "executable", "/no/such/python")
-    monkeypatch.setattr(live_session, "_RUN_NUMBERS", iter([0, 0]))
     open_run(store=store, identity=live_session.RankIdentity(rank=0, world_size=2))
+    monkeypatch.setattr(live_session, "_JOB", rendezvous.Rendezvous())  # another process
     other = open_run(store=store, identity=live_session.RankIdentity(rank=1, world_size=2))
     wait_for(lambda: other._runtime.has_ticket is False)
     other.close()

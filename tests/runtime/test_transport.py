@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from telemetry_factory import make_batch, make_finish, make_hello, make_step_row
 
 from traceml_core.telemetry.messages import Batch, Hello, Refused, Welcome
+from traceml_core.transport import listener
 from traceml_core.transport.client import SEND_QUEUE, TelemetryClient
 from traceml_core.transport.keys import Ticket, make_keys, ticket_for
-from traceml_core.transport.listener import address_towards, endpoint_of, open_listener
+from traceml_core.transport.listener import address_in_job, address_towards, endpoint_of, open_listener
 from traceml_core.transport.server import MAX_MESSAGE_BYTES, TelemetryServer
 
 LIMIT_MS = 10_000
@@ -25,9 +26,9 @@ SHORT_MS = 300
 class Wire:
     """A listening socket with its keys, servers on it one after the other, and clients."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.keys = make_keys()
-        self.listener = open_listener()
+        self.listener = open_listener(host)
         self.ticket = ticket_for(self.keys, endpoint_of(self.listener), "run")
         self.server: TelemetryServer | None = None
         self.clients: list[TelemetryClient] = []
@@ -228,6 +229,37 @@ def fuzzed():
 
 def test_the_address_towards_this_machine_is_its_own():
     assert address_towards("127.0.0.1") == "127.0.0.1"
+
+
+def test_a_host_without_an_address_is_an_error():
+    with pytest.raises(OSError):
+        address_towards("no-such-host.invalid")
+
+
+def test_where_all_nodes_are_this_machine_the_address_in_the_job_is_loopback():
+    for master in ("127.0.0.1", "localhost"):
+        assert address_in_job({"MASTER_ADDR": master}) == "127.0.0.1"
+
+
+def test_a_master_that_knows_its_own_name_as_loopback_is_reached_on_its_way_out(monkeypatch):
+    ways = {"node-0": "127.0.1.1", listener.ELSEWHERE[0]: "203.0.113.7"}
+    monkeypatch.setattr(listener, "address_towards", ways.__getitem__)
+    assert address_in_job({"MASTER_ADDR": "node-0"}) == "203.0.113.7"
+
+
+def test_ranks_reach_an_aggregator_over_ipv6():
+    try:
+        wire = Wire("::1")
+    except OSError as error:
+        pytest.skip(f"no IPv6 loopback here ({error.strerror})")
+    assert address_towards("::1") == "::1"
+    assert wire.ticket.endpoint.startswith("tcp://[::1]:")
+    server, client = wire.serve(), wire.client()
+    client.send(make_hello())
+    ((peer, _),) = wire.receive()
+    server.send(peer, Welcome(1, 0))
+    assert client.receive(LIMIT_MS) == Welcome(1, 0)
+    wire.close()
 
 
 def test_a_port_that_is_taken_is_an_error(wire):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,6 +86,18 @@ def test_children_and_theirs_are_found_and_the_aggregator_with_its_own_left_out(
     assert {parent.pid, grandchild} <= set(descendants(os.getpid()))
     assert not {parent.pid, grandchild} & set(descendants(os.getpid(), left_out=parent.pid))
     assert descendants(parent.pid, left_out=grandchild) == []
+
+
+def test_ranks_that_were_launched_by_this_one_are_no_workers_of_it(start, monkeypatch, tmp_path):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    worker = start(WAITS)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    rank = start(HAS_A_CHILD)
+    others = {rank.pid, int(rank.said[0])}
+    for proc in (Path("/proc"), tmp_path):  # both ways of finding children
+        assert {worker.pid} | others <= set(descendants(os.getpid(), proc=proc))
+        assert set(descendants(os.getpid(), proc=proc, local_rank=0)) & ({worker.pid} | others) == {worker.pid}
+    assert others <= set(descendants(os.getpid(), local_rank=1))
 
 
 def test_children_of_other_threads_are_found(start):
@@ -172,7 +185,7 @@ def test_children_are_searched_for_at_most_once_a_second(monkeypatch):
     searches: list[float] = []
     now = Now()
 
-    def counted(*_: Any) -> list[int]:
+    def counted(*_: Any, **__: Any) -> list[int]:
         searches.append(now.at_s)
         return []
 

@@ -13,6 +13,7 @@ from traceml_core.diagnostics.step_time.policy import SUMMARY_STEP_TIME_POLICY
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.reporting import final
 from traceml_core.reporting.card_layout import TITLE_COLUMNS, Look, bar, indented, look_for, row, spread, to_text
+from traceml_core.reporting.recorded_ranks import missing_ranks_note, recorded_ranks
 from traceml_core.reporting.run_end import end_of_run
 from traceml_core.reporting.summary import BudgetPart, FinalSummary, TimeBudget
 
@@ -109,7 +110,8 @@ def _budget(summary: FinalSummary, look: Look) -> list[Text]:
     shown, rest = _shown_parts(budget)
     if not shown:
         return []
-    mean = f", mean of {count(summary.run.world_size)} ranks" if summary.run.world_size > 1 else ""
+    ranks = len(recorded_ranks(summary))
+    mean = f", mean of {count(ranks)} ranks" if ranks > 1 else ""
     total = Text(f"of {seconds(budget.wall_s)}{mean}", "dim")
     lines = [spread(Text(" Where the time went", "bold"), total, look)]
     for part in shown:
@@ -201,7 +203,8 @@ def _others(summary: FinalSummary) -> list[Issue]:
 
 def _notes(summary: FinalSummary) -> list[str]:
     telemetry = summary.telemetry
-    notes = []
+    missing = missing_ranks_note(summary)
+    notes = [] if missing is None else [missing]
     if telemetry.rows_lost:
         total = telemetry.rows_lost + telemetry.rows_received
         notes.append(f"{count(telemetry.rows_lost)} of {count(total)} rows were lost; the numbers miss them")

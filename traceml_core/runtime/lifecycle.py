@@ -28,7 +28,7 @@ from traceml_core.samplers.base import BaseSampler, SamplerContext
 from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import Finish, Report, Verdict
 from traceml_core.transport.keys import Ticket, make_keys, ticket_for
-from traceml_core.transport.listener import address_towards, endpoint_of, open_listener
+from traceml_core.transport.listener import LOOPBACK, address_in_job, endpoint_of, open_listener
 
 RESTARTS = 5
 RESTART_WINDOW_S = 60.0
@@ -202,7 +202,7 @@ def start_aggregator(folder: RunFolder, settings: Settings, *, nodes: int = 1) -
         OSError: the port is taken, or a process cannot be started; the message is for a person.
     """
     try:
-        listener = open_listener(_listening_address(nodes), settings.port)
+        listener = open_listener(LOOPBACK if nodes == 1 else address_in_job(), settings.port)
     except OSError as error:
         port = f"port {settings.port}" if settings.port else "a port to listen on"
         raise OSError(f"{port} cannot be had ({error.strerror or error})") from error
@@ -223,11 +223,13 @@ def start_runtime(
     *,
     started_ns: int,
     aggregator: AggregatorHandle | None = None,
+    end_joining: Callable[[], None] = lambda: None,
 ) -> RuntimeHandle:
     """Start this process's telemetry, or join the one that runs in it: then its clock and steps are the handle's.
 
-    `find_ticket` is called on the sender's thread; it is given an event that is set when it must not wait any longer.
-    `started_ns` is perf_counter's at the begin of the run.
+    `find_ticket` is called on the sender's thread; it is given an event that is set when the run is about to end, after
+    which it must not wait for long. `end_joining` is called there when training is over. `started_ns` is perf_counter's
+    at the begin of the run.
 
     Raises:
         RuntimeError: no thread can be started.
@@ -252,6 +254,7 @@ def start_runtime(
         elapsed_ns=lambda: perf_counter_ns() - started_ns,
         keep_aggregator=(lambda: True) if aggregator is None else aggregator.keep_running,
         tell_silence=lambda: _tell_silence(identity),
+        end_joining=end_joining,
     )
     handle = RuntimeHandle(clock, steps, sender)
     if identity.rank == 0:
@@ -274,12 +277,6 @@ def _tell_silence(identity: RankIdentity) -> None:
     """The owner knows its aggregator and starts it again; another rank can only say that it hears nothing."""
     if identity.rank != 0:
         say(f"rank {identity.rank} gets no answer from the run's recording process; it goes on trying")
-
-
-def _listening_address(nodes: int) -> str:
-    """Loopback, or with several nodes the address that reaches the job's master."""
-    master = os.environ.get("MASTER_ADDR")
-    return address_towards(master) if nodes > 1 and master else "127.0.0.1"
 
 
 _RUNNING: list[RuntimeHandle] = []

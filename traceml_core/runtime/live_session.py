@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 import time
@@ -22,7 +21,7 @@ from traceml_core.loggers.error_log import FAILURES, close_error_log, fail_open,
 from traceml_core.runtime.console import say, show, shown, terminal
 from traceml_core.runtime.lifecycle import AggregatorHandle, RuntimeHandle, start_aggregator, start_runtime
 from traceml_core.runtime.overhead import overhead_ns_per_step
-from traceml_core.runtime.rendezvous import Store, ticket_fetcher, ticket_publisher
+from traceml_core.runtime.rendezvous import Rendezvous, Store, ticket_fetcher, ticket_publisher
 from traceml_core.runtime.run_guard import RunGuard
 from traceml_core.runtime.session_base import Session
 from traceml_core.telemetry.facts import RunFacts
@@ -70,18 +69,17 @@ class LiveSession(Session):
             OSError: rank 0 could not start the aggregator; the other ranks are told.
             RuntimeError: no thread can be started.
         """
-        number = next(_RUN_NUMBERS)
         FAILURES.clear()
-        if self._identity.rank == 0:
+        rank = self._identity.rank
+        if rank == 0:
             try:
                 self._start_aggregator()
             except OSError:
-                no_run = ticket_publisher(store, number, None)  # on a thread of its own: the store may not answer
+                no_run = ticket_publisher(_JOB, store, None)  # on a thread of its own: the store may not answer
                 threading.Thread(target=no_run, args=(threading.Event(),), daemon=True).start()
                 raise
         ticket = None if self._aggregator is None else self._aggregator.ticket
-        rank = self._identity.rank
-        find_ticket = ticket_fetcher(store, number, rank) if rank else ticket_publisher(store, number, ticket)
+        find_ticket = ticket_fetcher(_JOB, store, rank) if rank else ticket_publisher(_JOB, store, ticket)
         self._runtime = start_runtime(
             self._identity,
             self._settings,
@@ -91,6 +89,7 @@ class LiveSession(Session):
             lambda: self._facts,
             started_ns=self.started_ns,
             aggregator=self._aggregator,
+            end_joining=lambda: None if rank or store is None else _JOB.withdraw(store),
         )
         self._guard.arm()
         _LIVED.append(True)
@@ -282,5 +281,5 @@ def _manifest(folder: RunFolder, settings: Settings) -> Manifest:
     )
 
 
-_RUN_NUMBERS = itertools.count()
+_JOB = Rendezvous()
 _LIVED: list[bool] = []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
+from multiprocessing.util import Finalize
 from types import TracebackType
 from typing import Any
 
@@ -27,6 +29,7 @@ class RunGuard:
         self._previous: Callable[..., Any] = sys.__excepthook__
         self._hook = self._excepthook  # one object, so that it can be told from another one
         self._shell: Any = None
+        self._child_end: Finalize | None = None
 
     def arm(self) -> None:
         """Begin to watch."""
@@ -34,6 +37,8 @@ class RunGuard:
         self._previous = sys.excepthook
         sys.excepthook = self._hook
         atexit.register(self._at_exit)
+        if multiprocessing.parent_process() is not None:
+            self._child_end = Finalize(None, self._at_child_end, exitpriority=0)
         self._shell = _ipython_shell()
         if self._shell is not None:
             self._shell.events.register("post_run_cell", self._after_cell)
@@ -47,6 +52,9 @@ class RunGuard:
         if sys.excepthook is self._hook:
             sys.excepthook = self._previous
         atexit.unregister(self._at_exit)
+        if self._child_end is not None:
+            self._child_end.cancel()
+            self._child_end = None
         if self._shell is not None:
             self._shell.events.unregister("post_run_cell", self._after_cell)
             self._shell = None
@@ -60,6 +68,13 @@ class RunGuard:
 
     def _at_exit(self) -> None:
         self._left_open(None)
+
+    def _at_child_end(self) -> None:
+        """A rank that multiprocessing has forked may end without atexit, and its errors reach no excepthook."""
+        error = sys.exc_info()[1]
+        if isinstance(error, SystemExit):  # torch's launchers keep the error for the parent, and exit
+            error = error.__context__ if error.code else None
+        self._left_open(error)
 
     def _after_cell(self, result: Any) -> None:
         error = getattr(result, "error_in_exec", None)

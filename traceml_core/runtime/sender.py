@@ -67,11 +67,13 @@ class Sender:
         elapsed_ns: Callable[[], int],
         keep_aggregator: Callable[[], bool],
         tell_silence: Callable[[], None],
+        end_joining: Callable[[], None] = lambda: None,
     ) -> None:
         """A sender that is not started. The callables are the outside world, called on the sender's thread.
 
-        `keep_aggregator` starts a dead aggregator again and is false once that is hopeless; `tell_silence` is called
-        once, where the first hello was not answered for 2 s.
+        `find_ticket` is given an event that is set when the run is about to end. `keep_aggregator` starts a dead
+        aggregator again and is false once that is hopeless; `tell_silence` is called once, where the first hello was
+        not answered for 2 s; `end_joining` once training is over, before the last rows are sent.
         """
         self.has_ticket: bool | None = None
         self.finished = threading.Event()
@@ -82,6 +84,7 @@ class Sender:
         self._elapsed_ns = elapsed_ns
         self._keep_aggregator = keep_aggregator
         self._tell_silence = tell_silence
+        self._end_joining = end_joining
         self._outbox = Outbox(identity.rank, identity.incarnation)
         self._facts: RunFacts | None = None
         self._finish: Callable[[], Finish] | None = None
@@ -132,7 +135,7 @@ class Sender:
 
     def _run(self) -> None:
         with fail_open(logger, "sending"):
-            ticket = self._find_ticket(self._stopped)
+            ticket = self._find_ticket(self._woken)
             self.has_ticket = ticket is not None
             if ticket is not None:
                 self._serve(ticket)
@@ -150,6 +153,8 @@ class Sender:
                     began_s = float("inf")
                     self._told_silence()
                 self._pause(rows)
+            with fail_open(logger, "telling the other ranks of the end"):
+                self._end_joining()
             if self._finish is not None:
                 self._close_down(conversation, rows, self._finish)
                 self.finished.set()  # training goes on while the connection closes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -22,7 +23,7 @@ SHORTEST_STRETCH_S = 0.05
 
 
 class ProcessRow(Row, frozen=True):
-    """This rank's process. CPU: 100 is one core. `workers` are its children, TraceML's own left out."""
+    """This rank's process. CPU: 100 is one core. `workers` are its children, TraceML's own and other ranks left out."""
 
     table: ClassVar[str] = "process"
 
@@ -84,7 +85,7 @@ class ProcessSampler:
         if own is None:
             return {}, None
         used_s = {self._pid: own.cpu_s}
-        for pid in descendants(self._pid, self._context.aggregator_pid()):
+        for pid in _workers(self._context):
             worker = activity(pid)
             if worker is not None:
                 used_s[pid] = worker.cpu_s
@@ -128,7 +129,7 @@ class ProcessMemorySampler:
         if now_s - self._began_s >= CLOSE_LOOK_S:
             self._due_s = now_s + self._context.sample_interval_s
         if now_s >= self._children_due_s:
-            self._children = descendants(self._pid, self._context.aggregator_pid())
+            self._children = _workers(self._context)
             self._children_due_s = now_s + CHILDREN_INTERVAL_S
         self.glances = self._glances_wanted(now_s)
         self.glance()
@@ -161,6 +162,11 @@ class ProcessMemorySampler:
             self._first_step_s = now_s
         fresh = self._first_step_s is not None and now_s - self._first_step_s < GLANCES_S
         return GLANCES if fresh and passed >= FAST_STEPS else 0
+
+
+def _workers(context: SamplerContext) -> list[int]:
+    local_rank = context.identity.local_rank if context.watched_pid == os.getpid() else None
+    return descendants(context.watched_pid, context.aggregator_pid(), local_rank=local_rank)
 
 
 def _cpu_percents(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -29,12 +30,25 @@ class Activity(msgspec.Struct, frozen=True):
     threads: int
 
 
-def descendants(pid: int, left_out: int | None = None, proc: Path = Path("/proc")) -> list[int]:
-    """The process's children and theirs, without `left_out` (the aggregator) and what it started."""
+def descendants(
+    pid: int, left_out: int | None = None, proc: Path = Path("/proc"), *, local_rank: int | None = None
+) -> list[int]:
+    """The process's children and theirs, without `left_out` (the aggregator) and what it started.
+
+    Where the process is a rank itself, its `local_rank` leaves other ranks out as well. Lightning's launcher makes
+    them children of the one with local rank 0; the LOCAL_RANK that they were started with tells them from workers.
+    """
+
+    def is_left_out(child: int, parent: int) -> bool:
+        if child == left_out:
+            return True
+        is_launched = local_rank is not None and parent == pid
+        return is_launched and _started_as(child, proc) not in (None, str(local_rank))
+
     try:
-        return _descendants(pid, left_out, proc)
+        return _descendants(pid, is_left_out, proc)
     except FileNotFoundError:  # not Linux, or a kernel without /proc/*/task/*/children
-        return _descendants_by_search(pid, left_out)
+        return _descendants_by_search(pid, is_left_out)
 
 
 def resident_memory(pid: int, proc: Path = Path("/proc")) -> ResidentMemory | None:
@@ -61,15 +75,28 @@ def activity(pid: int, proc: Path = Path("/proc")) -> Activity | None:
     return Activity((int(fields[11]) + int(fields[12])) / TICKS_PER_S, int(fields[17]))
 
 
-def _descendants(pid: int, left_out: int | None, proc: Path) -> list[int]:
+def _descendants(pid: int, is_left_out: Callable[[int, int], bool], proc: Path) -> list[int]:
     found: list[int] = []
     parents = [pid]
     while parents:
-        for child in _children(parents.pop(), proc):
-            if child != left_out:
+        parent = parents.pop()
+        for child in _children(parent, proc):
+            if not is_left_out(child, parent):
                 found.append(child)
                 parents.append(child)
     return found
+
+
+def _started_as(pid: int, proc: Path) -> str | None:
+    """The LOCAL_RANK that a process was started with, a forked one its parent; null where there was none."""
+    try:
+        if ON_LINUX:
+            variables = _contents(f"/proc/{pid}/environ").split(b"\0")
+            found = next((one for one in variables if one.startswith(b"LOCAL_RANK=")), None)
+            return None if found is None else found.partition(b"=")[2].decode()
+        return psutil.Process(pid).environ().get("LOCAL_RANK")
+    except (OSError, psutil.Error):  # it has ended meanwhile, or is another user's
+        return None
 
 
 def _children(pid: int, proc: Path) -> list[int]:
@@ -97,17 +124,18 @@ def _children(pid: int, proc: Path) -> list[int]:
     return children
 
 
-def _descendants_by_search(pid: int, left_out: int | None) -> list[int]:
+def _descendants_by_search(pid: int, is_left_out: Callable[[int, int], bool]) -> list[int]:
     """The same by a look at every process of the machine."""
     try:
         children = psutil.Process(pid).children(recursive=True)
     except psutil.Error:
         return []
-    skipped = {left_out}
+    skipped: set[int] = set()
     found = []
     for child in children:
         try:
-            is_skipped = child.pid in skipped or child.ppid() in skipped
+            parent = child.ppid()
+            is_skipped = parent in skipped or is_left_out(child.pid, parent)
         except psutil.Error:
             continue  # it has ended meanwhile
         if is_skipped:

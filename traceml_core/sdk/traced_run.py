@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from traceml_core.core.phases import STEP_PHASES, Phase
 from traceml_core.core.settings import Settings, resolve_settings
 from traceml_core.instrumentation.loader_facts import loader_facts
+from traceml_core.instrumentation.process_group import identity_in_job, job_store
 from traceml_core.runtime.session import Session, open_session
 from traceml_core.sdk.run_ending import status_of
 from traceml_core.sdk.traced_batches import LoopState, TracedBatches
@@ -68,7 +69,9 @@ class TracedRun:
         self._unmeasured = [phase.key for phase in STEP_PHASES if phase not in apart]
         facts = RunFacts(framework="manual", versions=_versions(), device=device, unmeasured=tuple(self._unmeasured))
         self._thread = get_ident()
-        self._opened = open_session(self._settings, facts, started_ns=started_ns)
+        identity = identity_in_job()
+        store = job_store() if identity.world_size > 1 else None
+        self._opened = open_session(self._settings, facts, identity, started_ns=started_ns, store=store)
         return self
 
     def __exit__(

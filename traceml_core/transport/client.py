@@ -7,6 +7,7 @@ import zmq
 
 from traceml_core.telemetry.messages import FromAggregator, FromRank, decode_from_aggregator, encode
 from traceml_core.transport.keys import Ticket
+from traceml_core.transport.listener import is_ipv6
 
 # Small, since what waits in libzmq waits in memory: the sender's own queue is the one that is bounded in bytes.
 SEND_QUEUE = 32
@@ -35,6 +36,7 @@ class TelemetryClient:
         dealer.reconnect_ivl = RECONNECT_MS
         dealer.reconnect_ivl_max = RECONNECT_MAX_MS
         dealer.heartbeat_ivl = HEARTBEAT_MS
+        dealer.ipv6 = is_ipv6(ticket.endpoint)
         dealer.connect(ticket.endpoint)
 
     def send(self, message: FromRank) -> bool:

@@ -19,6 +19,7 @@ from traceml_core.telemetry.messages import (
     decode_from_rank,
     encode,
 )
+from traceml_core.transport.listener import endpoint_of, is_ipv6
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 HANDSHAKE_MS = 5_000
@@ -42,9 +43,11 @@ class TelemetryServer:
         self._zap.bind(ZAP_ENDPOINT)
         self._router = self._context.socket(zmq.ROUTER)
         self._configure(server_public, server_secret)
+        endpoint = _endpoint_of(listening_fd)
+        self._router.ipv6 = is_ipv6(endpoint)
         # libzmq closes the descriptor it was given; the caller's stays open.
         self._router.setsockopt(zmq.USE_FD, os.dup(listening_fd))
-        self._router.bind(_endpoint_of(listening_fd))
+        self._router.bind(endpoint)
         self._poller = zmq.Poller()
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self._zap, zmq.POLLIN)
@@ -137,5 +140,4 @@ class TelemetryServer:
 
 def _endpoint_of(descriptor: int) -> str:
     with socket.socket(fileno=os.dup(descriptor)) as listener:
-        host, port = listener.getsockname()[:2]
-    return f"tcp://{host}:{port}"
+        return endpoint_of(listener)
