@@ -35,8 +35,8 @@ class RankJoin(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     rank took longest and by how much it exceeded the median of the others then (the last row is own work);
     `blame_ns`: the lags of the rank, divided among the phases that made them. `lag` holds the lag of every step.
 
-    `excess_ns` is the sum over steps of a rank's work up to where the step's lag showed, minus the median of the
-    others, of either sign; `excess_squares` that of its squares. `block_lag_ns` (B, R) and `block_count` (B) spread
+    The excess of a rank is its work up to where a step's lag showed, minus the median of the others, of either sign:
+    `excess_squares` sums its squares. `block_excess_ns`, `block_lag_ns` (B, R) and `block_count` (B) spread excess,
     lags and steps over time: block i holds the steps from `(first_block + i) * block_steps` on.
     """
 
@@ -49,12 +49,12 @@ class RankJoin(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     slowest_steps: np.ndarray
     lead_ns: np.ndarray
     blame_ns: np.ndarray
-    excess_ns: np.ndarray
     excess_squares: np.ndarray
     lag: Sketch
     first_block: int
     block_steps: int
     block_lag_ns: np.ndarray
+    block_excess_ns: np.ndarray
     block_count: np.ndarray
 
     @property
@@ -62,6 +62,12 @@ class RankJoin(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """(P + 1): slowest rank minus the median of the others, summed over steps, per phase and for own work."""
         spread: np.ndarray = self.lead_ns.sum(axis=1)
         return spread
+
+    @property
+    def excess_ns(self) -> np.ndarray:
+        """(R): each rank's excess over the others, summed over steps."""
+        excess: np.ndarray = self.block_excess_ns.sum(axis=0)
+        return excess
 
 
 def join_rows(rank: np.ndarray, step: np.ndarray, phase_ns: np.ndarray) -> RankJoin:
@@ -114,6 +120,8 @@ def join_steps(step: np.ndarray, ranks: np.ndarray, spent_ns: np.ndarray, incomp
     first, width, block = _blocks(step)
     block_lag_ns = np.zeros((int(block.max()) + 1, ranks.size))
     np.add.at(block_lag_ns, (block, lags.rank), lags.lag_ns)
+    block_excess_ns = np.zeros_like(block_lag_ns)
+    np.add.at(block_excess_ns, block, lags.excess_ns)
     return RankJoin(
         ranks=np.asarray(ranks, np.int64),
         joined_steps=step.size,
@@ -124,12 +132,12 @@ def join_steps(step: np.ndarray, ranks: np.ndarray, spent_ns: np.ndarray, incomp
         slowest_steps=slowest_steps,
         lead_ns=lead_ns,
         blame_ns=lags.blame_ns,
-        excess_ns=lags.excess_ns.sum(axis=0),
         excess_squares=np.square(lags.excess_ns).sum(axis=0),
         lag=sketch_of(lags.lag_ns),
         first_block=first,
         block_steps=width,
         block_lag_ns=block_lag_ns,
+        block_excess_ns=block_excess_ns,
         block_count=np.bincount(block, minlength=block_lag_ns.shape[0]),
     )
 
@@ -153,9 +161,11 @@ def merge_joins(joins: Iterable[RankJoin]) -> RankJoin:
 
     width, first, last = _common_blocks(filled)
     block_lag_ns, block_count = np.zeros((last - first + 1, ranks.size)), np.zeros(last - first + 1, np.int64)
+    block_excess_ns = np.zeros_like(block_lag_ns)
     for join, place in zip(filled, columns, strict=True):
         block = (np.arange(join.block_count.size) + join.first_block) * join.block_steps // width - first
         np.add.at(block_lag_ns, (block[:, None], place[None, :]), join.block_lag_ns)
+        np.add.at(block_excess_ns, (block[:, None], place[None, :]), join.block_excess_ns)
         np.add.at(block_count, block, join.block_count)
     return RankJoin(
         ranks=ranks,
@@ -167,12 +177,12 @@ def merge_joins(joins: Iterable[RankJoin]) -> RankJoin:
         slowest_steps=added("slowest_steps"),
         lead_ns=added("lead_ns"),
         blame_ns=added("blame_ns"),
-        excess_ns=added("excess_ns"),
         excess_squares=added("excess_squares"),
         lag=merge(join.lag for join in filled),
         first_block=first,
         block_steps=width,
         block_lag_ns=block_lag_ns,
+        block_excess_ns=block_excess_ns,
         block_count=block_count,
     )
 
@@ -235,11 +245,11 @@ def _nothing(ranks: np.ndarray, incomplete_steps: int) -> RankJoin:
         slowest_steps=with_own.astype(np.int64),
         lead_ns=with_own,
         blame_ns=per_phase,
-        excess_ns=per_rank,
         excess_squares=per_rank,
         lag=Sketch(),
         first_block=0,
         block_steps=1,
         block_lag_ns=np.zeros((0, ranks.size)),
+        block_excess_ns=np.zeros((0, ranks.size)),
         block_count=np.zeros(0, np.int64),
     )

@@ -37,10 +37,11 @@ def comparable(spent_ns: np.ndarray, split: np.ndarray) -> np.ndarray:
 
     What one rank did not measure is unattributed there, and for that step is made so on the others.
     """
-    known_ns: np.ndarray = np.nan_to_num(spent_ns)
+    unknown = np.isnan(spent_ns)
+    known_ns: np.ndarray = np.where(unknown, 0.0, spent_ns)
     known_ns[Phase.GRAD_SYNC, ~split] = 0.0
     for phase in IN_ORDER[:-1]:
-        missing = np.isnan(spent_ns[phase]).any(axis=1)
+        missing = unknown[phase].any(axis=1)
         if missing.any():
             known_ns[Phase.UNATTRIBUTED, missing] += known_ns[phase, missing]
             known_ns[phase, missing] = 0.0
