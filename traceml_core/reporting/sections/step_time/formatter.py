@@ -46,18 +46,19 @@ def _ranks(section: Section, run: RunSummary) -> list[CardLine]:
         return []
     seen = len(section.ranks)
     parts = [f"{count(seen)} of {count(run.world_size)} measured"] if seen < run.world_size else []
-    furthest: tuple[float, str] | None = None
+    spreads: dict[float, str] = {}
     for phase in OWN_PHASES:
         stat = section.metrics.get(f"{phase.key}_ms")
-        if stat is None or stat.worst_rank is None or stat.worst_rank_mean is None:
+        if stat is None or stat.worst_rank_mean is None:
             continue
         means = [mean for mean in (rank.metrics.get(f"{phase.key}_ms") for rank in section.ranks) if mean is not None]
-        median = median_rank(means)
-        said = f"{phase.label}: rank {stat.worst_rank} {milliseconds(stat.worst_rank_mean)}"
-        spread = stat.worst_rank_mean - median
-        if furthest is None or spread > furthest[0]:
-            furthest = spread, f"furthest apart in {said}, median rank {milliseconds(median)}"
-    return [CardLine("Ranks", " · ".join([*parts, *([furthest[1]] if furthest else [])]))] if parts or furthest else []
+        worst, median = stat.worst_rank_mean, median_rank(means)
+        spreads[worst - median] = (
+            f"furthest apart in {phase.label}: rank {stat.worst_rank} {milliseconds(worst)}, "
+            f"median rank {milliseconds(median)}"
+        )
+    parts += [spreads[max(spreads)]] if spreads else []
+    return [CardLine("Ranks", " · ".join(parts))] if parts else []
 
 
 def _steps(section: Section, run: RunSummary) -> str:
