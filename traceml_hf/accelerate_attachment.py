@@ -9,6 +9,7 @@ from typing import Any
 
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import Settings
+from traceml_core.instrumentation.gradient_arrival import GradientArrival
 from traceml_core.instrumentation.loader_facts import loader_facts
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.session import open_session
@@ -43,6 +44,7 @@ class Attachment:
         self._settings = settings
         self._facts = facts_of(accelerator)
         self._unmeasured = dict.fromkeys(self._facts.unmeasured)
+        self._splits = self._facts.unmeasured == (Phase.GRAD_SYNC.key,)
         self._undo: list[Callable[[], object]] = []
         self._loaders: list[tuple[Any, LoaderRole]] = []
         self._models: list[Any] = []
@@ -215,6 +217,23 @@ class Attachment:
             return
         self._models.append(model)
         self._undo.append(watch_calls(model, self._tracker.forward_begins, self._tracker.forward_ends))
+        if self._splits:
+            self._split_backward(model)
+
+    def _split_backward(self, model: Any) -> None:
+        """Tell own backward from the wait for other ranks, where DDP is all that synchronises gradients."""
+        if not any(type(part).__name__ == "DistributedDataParallel" for part in model.modules()):
+            return
+        arrival = GradientArrival.attach(model, self._session.steps.gradients_arrived)
+        if arrival is None:
+            self._splits = False
+            self._tracker.arrivals.clear()
+            self._describe_unmeasured(Phase.GRAD_SYNC.key)
+            return
+        self._tracker.arrivals.append(arrival)
+        self._undo.append(arrival.detach)
+        if self._unmeasured.pop(Phase.GRAD_SYNC.key, self) is None:
+            self._session.describe(unmeasured=tuple(self._unmeasured))
 
     def _watch_optimizer(self, accelerated: Any) -> None:
         optimizer = accelerated.optimizer

@@ -54,7 +54,8 @@ def unmeasured_of(accelerator: Any) -> tuple[str, ...]:
     """The keys of the phases that this strategy does not let an outsider separate.
 
     DeepSpeed's engine steps and synchronises inside its backward, Megatron-LM does everything in one call, FSDP
-    gathers and scatters inside forward and backward, and DDP synchronises inside backward.
+    gathers and scatters inside forward and backward, and DDP synchronises inside backward, where it may be told apart
+    once the model is prepared.
     """
     phases = _UNMEASURED.get(accelerator.distributed_type.name, ())
     if not phases and accelerator.num_processes > 1:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, TypeVar, cast
 
-from traceml_core.core.phases import BACKWARD, FORWARD, OPTIMIZER, Phase
+from traceml_core.core.phases import BACKWARD, FORWARD, GRAD_SYNC, OPTIMIZER, Phase
+from traceml_core.instrumentation.gradient_arrival import GradientArrival
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
 from traceml_core.loggers.error_log import fail_open, get_error_logger
@@ -67,6 +68,8 @@ class StepTracker:
 
     Events of other threads than the one that built it are not heard. Plain sailing, one loader known to train, takes a
     short way through each event, since each costs training time; everything else takes the long one.
+
+    `arrivals` see the gradients of models whose ranks wait for each other inside backward.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class StepTracker:
         self.is_open = True
         self.thread = get_ident()
         self._note, self._now = clock.note, clock.now
+        self.arrivals: list[GradientArrival] = []
         self._steps = steps
         self._models = models
         self._optimizers = optimizers
@@ -196,6 +200,8 @@ class StepTracker:
             try:
                 return backward(*args, **kwargs)
             finally:
+                if self.arrivals:
+                    self._split_backward()
                 if plain and role is not None and role is self._plain:
                     self._note((~BACKWARD, self._now()))
                     if role.fresh:
@@ -223,6 +229,14 @@ class StepTracker:
             self._steps.optimizer_step()
         else:
             self._optimizer_ends(optimizer)
+
+    @_event
+    def _split_backward(self) -> None:
+        """What came after this rank's own last gradient was the wait for others."""
+        stamps = [arrival.take() for arrival in self.arrivals]
+        arrived_ns = max((stamp for stamp in stamps if stamp is not None), default=None)
+        if arrived_ns is not None:
+            self.clock.book(GRAD_SYNC, arrived_ns)
 
     @_event
     def _fetch(self, role: LoaderRole) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traceml_core.core.units import MISSING, byte_size, count, milliseconds, percent, rate, seconds
+from traceml_core.core.units import MISSING, byte_size, count, milliseconds, percent, rank_ranges, rate, seconds
 
 EVERY_UNIT = (percent, milliseconds, seconds, byte_size, rate, count)
 
@@ -49,6 +49,20 @@ def test_a_length_of_time_is_told_in_at_most_two_units(value, text):
 )
 def test_bytes_are_told_in_binary_units(value, text):
     assert byte_size(value) == text
+
+
+@pytest.mark.parametrize(
+    ("ranks", "text"),
+    [
+        ([], "no rank"),
+        ([3], "rank 3"),
+        ([7, 0, 2, 1, 3], "ranks 0-3, 7"),
+        (list(range(1_024)), "ranks 0-1023"),
+        (list(range(0, 1_024, 2)), "ranks 0, 2, 4, 6, 8, 10 and 506 more"),
+    ],
+)
+def test_ranks_are_told_in_a_few_words_however_many_they_are(ranks, text):
+    assert rank_ranges(ranks) == text
 
 
 def test_rates_and_counts_have_their_thousands_apart():

@@ -7,10 +7,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from traceml_core.statistics.habit import habitual_sum, occasions
-from traceml_core.statistics.ranked import ranked_metric
+from traceml_core.statistics.ranked import median_rank, ranked_metric
 from traceml_core.statistics.trend import floor_growth
 
 amounts = arrays.arrays(np.float64, st.integers(0, 60), elements=st.floats(0, 1e12))
+
+
+def test_the_median_rank_of_two_is_the_lower_one():
+    assert (median_rank([9.0, 1.0]), median_rank([5.0, 9.0, 1.0]), median_rank([4.0])) == (1.0, 5.0, 4.0)
 
 
 @given(amounts)

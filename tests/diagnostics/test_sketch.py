@@ -41,6 +41,15 @@ def test_merging_sketches_is_sketching_the_union(parts):
     assert merge(reversed([sketch_of(part) for part in parts])).bins == merged.bins
 
 
+@given(many, shares)
+def test_a_sum_up_to_a_limit_leaves_out_what_lies_above_it(values, share):
+    sketch = sketch_of(values)
+    limit = float(np.quantile(values, share))
+    off = RELATIVE_ERROR * values.sum()
+    assert sketch.sum_up_to(limit) == pytest.approx(np.minimum(values, limit).sum(), rel=1e-6, abs=off * 1.01 + 1e-9)
+    assert sketch.sum_up_to(float(values.max())) == pytest.approx(values.sum())
+
+
 def test_what_was_not_measured_is_left_out():
     assert sketch_of(np.array([np.nan, 2.0, np.nan])).count == 1
 

@@ -6,6 +6,7 @@ Every function takes a plain number or `None` and gives `–` for `None`, which 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 MISSING = "–"
 
@@ -73,6 +74,21 @@ def rate(per_second: float | None) -> str:
 def count(value: float | None) -> str:
     """A whole number with its thousands apart: `12,345`."""
     return f"{value:,.0f}" if value is not None and math.isfinite(value) else MISSING
+
+
+def rank_ranges(ranks: Sequence[int], most: int = 6) -> str:
+    """Ranks in as few words as it takes: `rank 1`, `ranks 0-3, 7`; of many ranges the first, and how many more."""
+    if not ranks:
+        return "no rank"
+    ranges: list[list[int]] = []
+    for rank in sorted(ranks):
+        if ranges and rank == ranges[-1][1] + 1:
+            ranges[-1][1] = rank
+        else:
+            ranges.append([rank, rank])
+    shown = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges[:most])
+    left = sum(last - first + 1 for first, last in ranges[most:])
+    return f"rank{'' if len(ranks) == 1 else 's'} {shown}" + (f" and {count(left)} more" if left else "")
 
 
 def _three_digits(value: float) -> str:

@@ -16,6 +16,6 @@ def render_tables(summary: FinalSummary) -> str:
             continue
         lines += [spec.name.replace("_", " ").capitalize(), ""]
         lines += [f"  {issue.label}: {one_line(issue.summary)}" for issue in section.issues]
-        lines += [f"  {line}" for line in spec.table_lines(section)]
+        lines += [f"  {line}".rstrip() for line in spec.table_lines(section)]
         lines.append("")
     return ascii_symbols("\n".join(lines))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 import numpy as np
 
@@ -20,6 +22,12 @@ class RankedMetric(msgspec.Struct, frozen=True, kw_only=True):
         if len(self.rank_means) < 2:
             return None
         return max(self.rank_means, key=lambda rank: (self.rank_means[rank], -rank))
+
+
+def median_rank(values: Iterable[float]) -> float:
+    """The value of the median rank, the lower one of two in the middle: what half of the ranks do not exceed."""
+    ordered = sorted(values)
+    return ordered[(len(ordered) - 1) // 2]
 
 
 def ranked_metric(values: np.ndarray, ranks: np.ndarray, scale: float = 1.0) -> RankedMetric | None:

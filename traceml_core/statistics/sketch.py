@@ -33,6 +33,14 @@ class Sketch(msgspec.Struct, frozen=True, kw_only=True):
         """The exact mean; NaN where nothing was counted."""
         return self.total / self.count if self.count else float("nan")
 
+    def sum_up_to(self, limit: float) -> float:
+        """The sum of all values, each counted up to `limit`."""
+        if not self.count:
+            return 0.0
+        centres = _CENTRE * np.exp((self.first_bin + np.arange(len(self.bins))) * _LOG_GAMMA)
+        above = np.maximum(np.clip(centres, self.minimum, self.maximum) - limit, 0.0)
+        return max(self.total - float((above * self.bins).sum()), 0.0)
+
     def quantile(self, share: float) -> float:
         """The smallest value that at least `share` (0-1) of all values do not exceed; NaN where nothing was counted."""
         if not 0 <= share <= 1:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate_loops import Model, SlowSGD, evaluate, make_loader, train_epoch
 
 from traceml_core.core.phases import Phase
+from traceml_hf import accelerate_attachment
 from traceml_hf.accelerate import TraceMLCallback
 
 STEPS = 6
@@ -220,3 +222,67 @@ def test_an_update_that_the_scaler_skips_is_a_step(sessions):
             skipped.append(optimizer.step_was_skipped)
     assert all(skipped)
     assert len(sessions[0].numbered) == STEPS
+
+
+class WaitAtTheEnd(torch.autograd.Function):
+    """As DDP does it: once all gradients are there, backward waits for those of the other ranks."""
+
+    @staticmethod
+    def forward(ctx, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        torch.autograd.Variable._execution_engine.queue_callback(lambda: time.sleep(DELAY_S))
+        return gradient
+
+
+class DistributedDataParallel(torch.nn.Module):
+    """By this name DDP's module is known."""
+
+    def __init__(self):
+        super().__init__()
+        self.module = Model(backward_s=DELAY_S)
+
+    def forward(self, inputs):
+        return WaitAtTheEnd.apply(self.module(inputs))
+
+
+class FullyShardedDataParallel(DistributedDataParallel):
+    """By this name FSDP's is."""
+
+
+def train_synchronised(accelerator, sessions, monkeypatch, *models):
+    facts = accelerate_attachment.facts_of(accelerator)
+    facts = msgspec.structs.replace(facts, unmeasured=("grad_sync",))
+    monkeypatch.setattr(accelerate_attachment, "facts_of", lambda _: facts)
+    with TraceMLCallback().attach(accelerator):
+        model, optimizer, loader = accelerator.prepare(
+            models[0], torch.optim.SGD(models[0].parameters(), lr=0.01), make_loader()
+        )
+        for other in models[1:]:
+            accelerator.prepare_model(other)
+        train_epoch(accelerator, model, optimizer, loader)
+    return sessions[0]
+
+
+def test_under_ddp_the_wait_for_other_ranks_is_split_from_backward(accelerator, sessions, monkeypatch):
+    session = train_synchronised(accelerator, sessions, monkeypatch, DistributedDataParallel())
+    assert session.described["unmeasured"] == ()
+    for phase in (Phase.BACKWARD, Phase.GRAD_SYNC):
+        spent_s = [record.spent_ns[phase] / 1e9 for record in session.numbered]
+        assert min(spent_s) >= DELAY_S, phase  # without a split, one of them would have both waits and the other none
+
+
+def test_without_ddp_the_wait_stays_unmeasured(accelerator, sessions, monkeypatch):
+    session = train_synchronised(accelerator, sessions, monkeypatch, Model())
+    assert "unmeasured" not in session.described
+    assert session.seconds(Phase.GRAD_SYNC) == 0
+
+
+def test_where_one_models_gradients_are_sharded_no_wait_is_told_apart(accelerator, sessions, monkeypatch):
+    sharded = FullyShardedDataParallel()
+    sharded.add_module("inner", DistributedDataParallel())
+    session = train_synchronised(accelerator, sessions, monkeypatch, DistributedDataParallel(), sharded)
+    assert session.described["unmeasured"] == ("grad_sync",)
+    assert session.seconds(Phase.GRAD_SYNC) == 0

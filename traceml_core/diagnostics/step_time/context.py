@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -13,12 +13,13 @@ from traceml_core.diagnostics.model import Stat
 from traceml_core.diagnostics.run_shape import RunShape
 from traceml_core.diagnostics.step_time.owners import OwnerTime, owner_times
 from traceml_core.diagnostics.step_time.policy import StepTimePolicy
+from traceml_core.diagnostics.step_time.ranks_apart import RanksApart, join_of, ranks_apart
 from traceml_core.diagnostics.step_time.series import SERIES_PHASES, SeriesBlock, step_series
 from traceml_core.diagnostics.step_time.step_table import IN_STEP, StepTable, step_table
 from traceml_core.diagnostics.step_time.time_budget import TimeBudget, time_budget
 from traceml_core.history.reader import Columns
 from traceml_core.statistics.habit import habitual_sum, occasions
-from traceml_core.statistics.ranked import RankedMetric, ranked_metric
+from traceml_core.statistics.ranked import RankedMetric, median_rank, ranked_metric
 
 TABLES = ("step_time", "owner_time", "system", "gpu")
 """The tables that `build_context` reads; those that are missing are taken for empty."""
@@ -27,12 +28,15 @@ TABLES = ("step_time", "owner_time", "system", "gpu")
 class StepTimeContext(msgspec.Struct, frozen=True, kw_only=True):
     """The steps of a run, reduced.
 
-    Times are per rank: in-step phases mean over ranks, phases around steps those of the rank where they are longest
-    (the others wait for it). `training_s` is the run without start-up and warm-up; `wall_s` what an impact is a share
-    of (the run without start-up and warm-up below `short_run_s`, else all of it). `habitual_s` and `occasions` have
-    every measured phase, after warm-up; `mean_ms` the in-step phases and `step_time`; `host_ms` the host's time in
-    steps that were timed on the device as well. `gpu_busy_share` is the utilisation of the busiest GPU. `redone_steps`
-    were done again after a restart; their last doing counts.
+    Times are per rank. In-step phases are those of the median rank (of two, the one with less; where a rank lags
+    chronically, at most that rank's: it waits for nobody), so that what one rank alone does is left to the rules on
+    stragglers. Phases around steps are those of the rank where they are longest (the others wait for it). `apart` says
+    how far the ranks are apart, null where fewer than two have enough steps in common. `training_s` is the run without
+    start-up and warm-up; `wall_s` what an impact is a share of (the run without start-up and warm-up below
+    `short_run_s`, else all of it). `habitual_s` and `occasions` have every measured phase, after warm-up; `mean_ms` the
+    in-step phases and `step_time`; `host_ms` the host's time in steps that were timed on the device as well.
+    `gpu_busy_share` is the utilisation of the busiest GPU. `redone_steps` were done again after a restart; their last
+    doing counts.
     """
 
     run: RunShape
@@ -50,6 +54,7 @@ class StepTimeContext(msgspec.Struct, frozen=True, kw_only=True):
     owners: tuple[OwnerTime, ...]
     cpus: float | None
     gpu_busy_share: float | None
+    apart: RanksApart | None
     samples_per_s: float | None
     tokens_per_s: float | None
     metrics: dict[str, Stat]
@@ -83,7 +88,9 @@ def build_context(tables: Mapping[str, Columns], run: RunShape, policy: StepTime
         return None
     ranked = _ranked_metrics(table)
     training_s, outside_s = _training_seconds(table)
-    habitual_s, often = _habits(table, policy)
+    apart = ranks_apart(join_of(table), run, policy) if len(table.ranks) > 1 else None
+    lagging = apart.ranks if apart is not None and apart.pattern == "chronic" else ()
+    habitual_s, often = _habits(table, lagging, policy)
     wall_s = run.wall_s
     return StepTimeContext(
         run=run,
@@ -97,14 +104,15 @@ def build_context(tables: Mapping[str, Columns], run: RunShape, policy: StepTime
         habitual_s=habitual_s,
         occasions=often,
         mean_ms={
-            name.removesuffix("_ms"): metric.pooled.mean
+            name.removesuffix("_ms"): _common(metric.rank_means, lagging)
             for name, metric in ranked.items()
             if name == "step_time_ms" or name.removesuffix("_ms") in _IN_STEP_KEYS
         },
-        host_ms=_host_means(table),
+        host_ms=_host_means(table, lagging),
         owners=owner_times(tables.get("owner_time", {})),
         cpus=_cpus(tables.get("system", {})),
         gpu_busy_share=_gpu_busy_share(tables.get("gpu", {}), tables["step_time"], policy),
+        apart=apart,
         samples_per_s=_per_second(table, table.samples),
         tokens_per_s=_per_second(table, table.tokens),
         metrics=_stats(ranked),
@@ -135,6 +143,11 @@ def _stats(ranked: Mapping[str, RankedMetric]) -> dict[str, Stat]:
     }
 
 
+def _common(by_rank: Mapping[int, float], lagging: Sequence[int]) -> float:
+    """What the ranks have in common: the value of the median rank, the lower one of two; at most a laggard's."""
+    return min([median_rank(by_rank.values()), *(by_rank[rank] for rank in lagging if rank in by_rank)])
+
+
 def _training_seconds(table: StepTable) -> tuple[float, float]:
     """Seconds of training, and seconds of start-up and warm-up; mean over ranks."""
     around = np.isnan(table.step) & ~table.before
@@ -146,7 +159,9 @@ def _training_seconds(table: StepTable) -> tuple[float, float]:
     return float(training_ns) / ranks / 1e9, float(outside_ns) / ranks / 1e9
 
 
-def _habits(table: StepTable, policy: StepTimePolicy) -> tuple[dict[str, float], dict[str, int]]:
+def _habits(
+    table: StepTable, lagging: Sequence[int], policy: StepTimePolicy
+) -> tuple[dict[str, float], dict[str, int]]:
     """Habitual seconds and occasions per phase, after warm-up."""
     around = np.isnan(table.step) & ~table.before
     first = _first_of_rank(table)
@@ -160,7 +175,8 @@ def _habits(table: StepTable, policy: StepTimePolicy) -> tuple[dict[str, float],
             continue
         per_rank = [values_ns[rows & (table.rank == rank)] for rank in table.ranks]
         sums = [habitual_sum(values, policy.habit_occasions) / 1e9 for values in per_rank]
-        seconds[phase.key] = float(np.mean(sums)) if phase in IN_STEP else max(sums)
+        by_rank = dict(zip(table.ranks, sums, strict=True))
+        seconds[phase.key] = _common(by_rank, lagging) if phase in IN_STEP else max(sums)
         often[phase.key] = max(occasions(values) for values in per_rank)
     return seconds, often
 
@@ -173,13 +189,11 @@ def _first_of_rank(table: StepTable) -> np.ndarray:
     return first
 
 
-def _host_means(table: StepTable) -> dict[str, float]:
+def _host_means(table: StepTable, lagging: Sequence[int]) -> dict[str, float]:
     """Host milliseconds of the in-step phases in steps that have device time as well; empty where none has."""
     rows = table.judged & table.on_device
-    if not rows.any():
-        return {}
-    host = {phase.key: table.host_ns[phase][rows] for phase in STEP_PHASES}
-    return {key: float(np.nanmean(values)) / 1e6 for key, values in host.items() if not np.isnan(values).all()}
+    host = {phase.key: ranked_metric(table.host_ns[phase][rows], table.rank[rows], 1e-6) for phase in STEP_PHASES}
+    return {key: _common(metric.rank_means, lagging) for key, metric in host.items() if metric is not None}
 
 
 def _per_second(table: StepTable, amounts: np.ndarray) -> float | None:

@@ -32,6 +32,31 @@ class StepTimePolicy(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_share: Threshold = Threshold(0.15, 0.50)
     validation_share: Threshold = Threshold(0.10, 0.50)
     loader_restart_share: Threshold = Threshold(0.10, 0.50)
+    straggler_share: Threshold = Threshold(0.10, 0.30)
+    rotating_share: Threshold = Threshold(0.20, 0.50)
+    one_off_share: Threshold = Threshold(0.25)
+    communication_share: Threshold = Threshold(0.20, 0.50)
+    straggler_share_on_cpu: Threshold = Threshold(0.30, 0.50)
+    rotating_share_on_cpu: Threshold = Threshold(0.45, 0.65)
+    communication_share_on_cpu: Threshold = Threshold(0.40, 0.60)
+    """Ranks that train on a host's cores share them with the exchange and with whatever else runs: even equal ones lag
+    then, each at its time, and wait."""
+
+    straggler_certainty: float = 4.0
+    """A rank lags for sure when its mean excess over the others is so many times what chance makes of it ..."""
+
+    straggler_late_share: float = 0.90
+    """... or when it is late in this share of the run's blocks: a single long stall makes no difference to that."""
+
+    chronic_share_of_lag: float = 0.50
+    """Ranks whose mean excess is this share of the mean lag are chronic stragglers."""
+
+    rotating_share_of_even: float = 0.50
+    """Ranks take part in a rotating lag with this share of what each would have, were the lags evenly divided."""
+
+    one_off_blocks_share: float = 0.15
+    """Lags that fill less than this share of the run's blocks are an incident."""
+
     named_owner_share: float = 0.25
     """An owner is named when this share of its phase's seconds is its own."""
 

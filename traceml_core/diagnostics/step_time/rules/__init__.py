@@ -5,6 +5,13 @@ from __future__ import annotations
 from traceml_core.diagnostics.judgement import Rule
 from traceml_core.diagnostics.step_time.context import StepTimeContext
 from traceml_core.diagnostics.step_time.policy import StepTimePolicy
+from traceml_core.diagnostics.step_time.rules.across_ranks import (
+    CommunicationBound,
+    ComputeStraggler,
+    H2dStraggler,
+    InputStraggler,
+    Straggler,
+)
 from traceml_core.diagnostics.step_time.rules.around_steps import (
     CallbackHeavy,
     CheckpointHeavy,
@@ -15,6 +22,9 @@ from traceml_core.diagnostics.step_time.rules.own_work import ComputeBound, Laun
 from traceml_core.diagnostics.step_time.rules.waiting import H2dBound, InputBound, LoaderRestart
 
 RULES: tuple[Rule[StepTimeContext, StepTimePolicy], ...] = (
+    InputStraggler(),
+    H2dStraggler(),
+    ComputeStraggler(),
     LoaderRestart(),
     InputBound(),
     H2dBound(),
@@ -22,6 +32,8 @@ RULES: tuple[Rule[StepTimeContext, StepTimePolicy], ...] = (
     CheckpointHeavy(),
     ValidationHeavy(),
     LoggingHeavy(),
+    Straggler(),
+    CommunicationBound(),
     LaunchBound(),
     UnattributedHeavy(),
     ComputeBound(),

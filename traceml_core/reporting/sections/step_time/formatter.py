@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from traceml_core.core.phases import Phase
+from traceml_core.core.phases import STEP_PHASES, Phase
 from traceml_core.core.units import count, milliseconds, rate
 from traceml_core.reporting.section_spec import CardLine
 from traceml_core.reporting.stat_table import stat_table
 from traceml_core.reporting.summary import RunSummary, Section
+from traceml_core.statistics.ranked import median_rank
 
+OWN_PHASES = tuple(phase for phase in (*STEP_PHASES, Phase.UNATTRIBUTED) if phase is not Phase.GRAD_SYNC)
 TABLE_METRICS = ("step_interval_ms", "step_time_ms", *(f"{phase.key}_ms" for phase in Phase))
 
 
@@ -25,7 +27,7 @@ def card_lines(section: Section, run: RunSummary) -> list[CardLine]:
     ]
     if speed:
         lines.append(CardLine("Speed", " · ".join([*speed, *_batch(run)])))
-    return lines
+    return lines + _ranks(section, run)
 
 
 def table_lines(section: Section) -> list[str]:
@@ -36,6 +38,27 @@ def table_lines(section: Section) -> list[str]:
 def _took_time(section: Section, name: str) -> bool:
     stat = section.metrics.get(name)
     return stat is not None and stat.max > 0
+
+
+def _ranks(section: Section, run: RunSummary) -> list[CardLine]:
+    """In which phase a rank is furthest from the median rank, and how many ranks were measured where not all were."""
+    if run.world_size < 2:
+        return []
+    seen = len(section.ranks)
+    parts = [f"{count(seen)} of {count(run.world_size)} measured"] if seen < run.world_size else []
+    spreads: dict[float, str] = {}
+    for phase in OWN_PHASES:
+        stat = section.metrics.get(f"{phase.key}_ms")
+        if stat is None or stat.worst_rank_mean is None:
+            continue
+        means = [mean for mean in (rank.metrics.get(f"{phase.key}_ms") for rank in section.ranks) if mean is not None]
+        worst, median = stat.worst_rank_mean, median_rank(means)
+        spreads[worst - median] = (
+            f"furthest apart in {phase.label}: rank {stat.worst_rank} {milliseconds(worst)}, "
+            f"median rank {milliseconds(median)}"
+        )
+    parts += [spreads[max(spreads)]] if spreads else []
+    return [CardLine("Ranks", " · ".join(parts))] if parts else []
 
 
 def _steps(section: Section, run: RunSummary) -> str:
