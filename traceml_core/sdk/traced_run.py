@@ -64,11 +64,14 @@ class TracedRun:
             raise RuntimeError("this run was opened before; call trace_run() for each run")
         started_ns = perf_counter_ns()
         device = _device()
-        apart = {Phase.GRAD_SYNC} if device != "cpu" else {Phase.GRAD_SYNC, Phase.H2D}
-        self._unmeasured = [phase.key for phase in STEP_PHASES if phase not in apart]
+        absent = {Phase.GRAD_SYNC} if device != "cpu" else {Phase.GRAD_SYNC, Phase.H2D}
+        self._unmeasured = [phase.key for phase in STEP_PHASES if phase not in absent]
         facts = RunFacts(framework="manual", versions=_versions(), device=device, unmeasured=tuple(self._unmeasured))
         self._thread = get_ident()
         self._opened = open_session(self._settings, facts, started_ns=started_ns)
+        if self._opened.world_size > 1:  # a run that was joined
+            self._unmeasured.append(Phase.GRAD_SYNC.key)
+            self._opened.describe(unmeasured=tuple(self._unmeasured))
         return self
 
     def __exit__(
