@@ -159,6 +159,19 @@ def test_without_its_owner_the_run_is_reported_as_interrupted(aggregator):
     assert aggregator.reports.finals == ["interrupted"]
 
 
+def test_ranks_that_go_on_without_the_owner_do_not_keep_the_aggregator(aggregator, monkeypatch):
+    monkeypatch.setattr(service_module, "DRAIN_LIMIT_S", 0.2)
+    aggregator.ask(RANK_0, make_hello(0))
+    aggregator.gone.set()
+    seq = 0
+    while aggregator.thread.is_alive():
+        seq += 1
+        aggregator.hear(RANK_0, make_batch(seq, [make_step_row(seq)]))
+        aggregator.thread.join(0.01)
+        assert seq < 100 * LIMIT_S
+    assert set(aggregator.reports.finals) == {"interrupted"} and seq > 5
+
+
 def test_a_stop_by_signal_reports_what_there_is(aggregator):
     aggregator.ask(RANK_0, make_hello(0))
     aggregator.service.stop()

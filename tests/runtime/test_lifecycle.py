@@ -6,6 +6,7 @@ import os
 import statistics
 import time
 
+import psutil
 import pytest
 from session_scripts import LIMIT_S, wait_for
 from telemetry_factory import make_hello, make_identity
@@ -91,6 +92,35 @@ def test_an_aggregator_that_lives_is_left_alone_and_one_that_died_is_started_aga
     client.send(make_hello())
     assert isinstance(client.receive(int(LIMIT_S * 1000)), Welcome)
     client.close()
+
+
+def test_an_aggregator_apart_is_nobodys_child_and_is_stopped_and_started_again_like_any_other(tmp_path):
+    folder = create_run_folder(resolve_settings({}, runs_dir=str(tmp_path / "runs")))
+    handle = start_aggregator(folder, SETTINGS, apart=True)
+    process = psutil.Process(handle.pid)
+    assert process.ppid() != os.getpid() and not psutil.Process().children()
+    os.kill(handle.pid, 9)
+    wait_for(lambda: handle.keep_running() and handle.pid != process.pid)
+    process = psutil.Process(handle.pid)
+    handle.stop()
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    assert folder.final_summary_json.exists()
+
+
+def test_an_owner_without_a_runtime_has_a_thread_keep_its_aggregator(aggregator):
+    pid = aggregator.pid
+    aggregator.keep_by_thread()
+    os.kill(pid, 9)
+    wait_for(lambda: aggregator.pid != pid)
+    aggregator.stop()
+    assert not aggregator._process.is_running() and not aggregator._keeper.is_alive()
+
+
+def test_an_aggregator_listens_where_it_is_told_to(tmp_path):
+    folder = create_run_folder(resolve_settings({}, runs_dir=str(tmp_path / "runs")))
+    handle = start_aggregator(folder, SETTINGS, host="127.0.0.2")
+    assert handle.ticket.endpoint.startswith("tcp://127.0.0.2:")
+    handle.stop()
 
 
 def test_after_too_many_deaths_in_a_minute_it_gives_up_and_says_so_once(aggregator, capfd):

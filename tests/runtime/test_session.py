@@ -18,7 +18,7 @@ from telemetry_factory import make_batch, make_hello, make_step_row
 
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import resolve_settings
-from traceml_core.runtime import lifecycle, live_session, rendezvous, spawn
+from traceml_core.runtime import console, lifecycle, live_session, rendezvous, run_opening, spawn
 from traceml_core.runtime.session import Session, open_session
 from traceml_core.telemetry.facts import LoaderFacts, RunFacts
 from traceml_core.transport.client import TelemetryClient
@@ -31,7 +31,7 @@ FACTS = RunFacts(framework="manual", device="cpu")
 def open_run(tmp_path, monkeypatch):
     """Opens sessions in `tmp_path/runs`, as a process's first; closes them in the end."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(live_session, "_LIVED", [])
+    monkeypatch.setattr(console, "_RUNS", [])
     opened: list[Session] = []
 
     def opener(facts: RunFacts = FACTS, identity=None, store=None, **settings):
@@ -307,7 +307,7 @@ def test_a_folder_that_cannot_be_written_is_said_once_and_recorded_elsewhere(ope
 
 
 def test_where_nothing_can_be_written_one_line_says_so_and_training_goes_on(open_run, monkeypatch, capfd):
-    monkeypatch.setattr(live_session, "create_run_folder", lambda settings: None)
+    monkeypatch.setattr(run_opening, "create_run_folder", lambda settings: None)
     session = open_run()
     train(session, 5)
     session.close()
@@ -356,6 +356,54 @@ def test_a_rank_without_a_run_to_join_says_one_line_and_trains_on(open_run, monk
     (said,) = lines(capfd.readouterr().err)
     assert said.startswith("TraceML: rank 1 found no run to join")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def owned_elsewhere(tmp_path):
+    """A run whose aggregator no session owns: its folder and handle."""
+    folder = run_opening.claim_run_folder(resolve_settings({}, runs_dir=str(tmp_path / "runs")))
+    handle = lifecycle.start_aggregator(folder, resolve_settings({}))
+    yield folder, handle
+    handle.stop()
+
+
+def test_a_rank_of_a_run_that_another_process_owns_reports_nothing_and_leaves_it_running(owned_elsewhere, capfd):
+    folder, aggregator = owned_elsewhere
+    for rank in (1, 0):  # rank 0 is one of many here
+        session = open_session(
+            resolve_settings({}),
+            FACTS,
+            live_session.RankIdentity(rank=rank, world_size=2),
+            find_ticket=lambda stopped: aggregator.ticket,
+        )
+        train(session, 5)
+        assert session.finish() is None and session.folder is None
+        session.close()
+    assert aggregator._process.is_running() and not folder.final_summary_json.exists()
+    assert capfd.readouterr().err == ""
+    aggregator.stop()
+    summary = summary_in(folder.path)
+    assert (summary.run.status, summary.run.steps, summary.run.world_size) == ("completed", 5, 2)
+    assert summary.telemetry.rows_lost == 0
+
+
+def test_a_rank_that_finds_no_run_of_another_process_trains_on(open_run):
+    session = open_session(resolve_settings({}), FACTS, find_ticket=lambda stopped: None)
+    train(session, 5)
+    session.close()
+    assert not session.is_open
+
+
+def test_a_session_that_joins_tells_what_the_first_does_not_know(open_run):
+    first = open_run(RunFacts(framework="ray", versions={"ray": "2"}, unmeasured=("forward", "grad_sync")))
+    joined = open_run(
+        RunFacts(framework="lightning", versions={"torch": "2.13"}, device="cpu", unmeasured=("grad_sync", "h2d"))
+    )
+    joined.close()
+    assert first.is_open
+    facts = first._facts
+    assert (facts.framework, facts.device, facts.unmeasured) == ("ray", "cpu", ("grad_sync",))
+    assert facts.versions == {"ray": "2", "torch": "2.13"}
 
 
 def test_where_rank_0_cannot_record_it_says_so_for_all_ranks(open_run, monkeypatch, capfd):

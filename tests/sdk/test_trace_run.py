@@ -26,6 +26,7 @@ class MemorySession:
     """An open run whose records stay in memory."""
 
     enabled = True
+    world_size = 1
     folder = None
 
     def __init__(self, settings, facts, identity=None, *, started_ns=None, store=None):
@@ -83,6 +84,13 @@ class Shaped:
 
     def __init__(self, *shape: int):
         self.shape = shape
+
+
+def test_in_a_joined_run_of_several_ranks_the_wait_for_others_is_not_measured(sessions, monkeypatch):
+    monkeypatch.setattr(MemorySession, "world_size", 2)
+    with trace_run() as run, run.step(), run.phase("forward"):
+        pass
+    assert {"grad_sync", "backward"} <= set(sessions[0].described["unmeasured"])
 
 
 def test_each_planted_delay_lands_in_its_phase_and_a_step_is_a_batch(sessions):

@@ -100,8 +100,9 @@ class Service:
             now = time.monotonic()
             if messages:
                 self._heard_at = now
-            with fail_open(_logger, "storing what ranks said"):
-                self._ingest.take(messages)
+            if not self._is_drained(now):
+                with fail_open(_logger, "storing what ranks said"):
+                    self._ingest.take(messages)
             if self._ending_at is None and (self._stopped or self._owner_is_gone()):
                 self._ending_at = now
             self._load_reports()
@@ -125,7 +126,11 @@ class Service:
     def _is_quiet(self, now: float) -> bool:
         """Whether nothing more is to be expected, once the owner is gone."""
         since = max(self._heard_at, self._ending_at or now)
-        return not self._ingest.running or now - since > QUIET_S or now - (self._ending_at or now) > DRAIN_LIMIT_S
+        return not self._ingest.running or now - since > QUIET_S or self._is_drained(now)
+
+    def _is_drained(self, now: float) -> bool:
+        """Whether the owner has been gone for so long that ranks which go on without it are heard no more."""
+        return self._ending_at is not None and now - self._ending_at > DRAIN_LIMIT_S
 
     def _is_stale(self) -> bool:
         """Whether something came in after the last final report was begun."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from traceml_core.core.settings import ReportStyle
+
 PLAIN_COLUMNS = 80
 
 
@@ -43,9 +45,22 @@ def terminal() -> Terminal:
     return Terminal(columns or PLAIN_COLUMNS, color)
 
 
+def report_style(asked_for: ReportStyle | None) -> ReportStyle:
+    """How the report of this process's next run is printed: in full for the first, then in a line, if not asked for."""
+    return asked_for or ("line" if _RUNS else "full")
+
+
+def run_was_opened() -> None:
+    """Have the next run know that it is not the first whose report is printed here."""
+    _RUNS.append(True)
+
+
 def shown(path: Path) -> str:
     """A path as a person would type it: relative to the working directory where it lies in it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except (ValueError, OSError):
         return str(path)
+
+
+_RUNS: list[bool] = []

@@ -33,14 +33,17 @@ from traceml_core.transport.listener import LOOPBACK, address_in_job, endpoint_o
 RESTARTS = 5
 RESTART_WINDOW_S = 60.0
 STOP_LIMIT_S = 5.0
+KEEP_INTERVAL_S = 0.1
 logger = get_error_logger("Lifecycle")
 
 
 class AggregatorHandle:
     """The owner's hold on its aggregator: it starts it again when it died, and stops it."""
 
-    def __init__(self, folder: RunFolder, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, folder: RunFolder, settings: Settings, listener: socket.socket, *, apart: bool = False) -> None:
         """Start the aggregator of the run in `folder`, listening on `listener`, which the handle owns from now on.
+
+        `apart`: see `start_aggregator`.
 
         Raises:
             OSError: a process cannot be started.
@@ -64,6 +67,9 @@ class AggregatorHandle:
         self._pid = os.getpid()
         self._stopped = False
         self._restarts: list[float] = []
+        self._apart = apart
+        self._ending = threading.Event()
+        self._keeper: threading.Thread | None = None
         self._process = self._start()
         let_go_when_forked(self)
 
@@ -93,6 +99,15 @@ class AggregatorHandle:
             self._process = self._start()
         return True
 
+    def keep_by_thread(self) -> None:
+        """Keep it running from now on, on a thread, for an owner that has no runtime whose sender does it.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        self._keeper = threading.Thread(target=self._keep, name="traceml-keeper", daemon=True)
+        self._keeper.start()
+
     def stop(self, timeout_s: float = STOP_LIMIT_S) -> None:
         """Let the aggregator end, and wait for it at most `timeout_s`; then it ends by itself.
 
@@ -101,6 +116,9 @@ class AggregatorHandle:
         if self._stopped or os.getpid() != self._pid:
             return
         self._stopped = True
+        self._ending.set()
+        if self._keeper is not None:
+            self._keeper.join()  # it may be starting the aggregator again, which must be the one that is told to end
         self._process.close_pipe()
         if not self._process.wait(min(timeout_s, STOP_LIMIT_S)):
             self._process.abandon()
@@ -112,13 +130,17 @@ class AggregatorHandle:
         self._process.close_pipe()
         self._listener.close()
 
+    def _keep(self) -> None:
+        while not self._ending.wait(KEEP_INTERVAL_S) and self.keep_running():
+            pass
+
     def _give_up(self) -> None:
         self.has_given_up = True
         folder = shown(self._folder.path)
         say(f"its recording process ended {RESTARTS + 1} times; nothing more is recorded. {folder}/errors.log says why")
 
     def _start(self) -> AggregatorProcess:
-        return AggregatorProcess(self._config, self._listener, self._folder.errors_log)
+        return AggregatorProcess(self._config, self._listener, self._folder.errors_log, apart=self._apart)
 
 
 class RuntimeHandle:
@@ -195,19 +217,28 @@ class JoinedRuntimeHandle(RuntimeHandle):
         """Nothing: who started the runtime stops it."""
 
 
-def start_aggregator(folder: RunFolder, settings: Settings, *, nodes: int = 1) -> AggregatorHandle:
+def start_aggregator(
+    folder: RunFolder, settings: Settings, *, nodes: int = 1, host: str | None = None, apart: bool = False
+) -> AggregatorHandle:
     """Start the aggregator of the run in `folder`. Nothing waits for it; `stop` of the handle ends it.
+
+    Args:
+        folder: the run's folder.
+        settings: the run's settings.
+        nodes: how many machines the job runs on.
+        host: the address to listen on, where the caller knows it better than `nodes` tells.
+        apart: start it as nobody's child, for an owner with whom its children are killed: it would write no report.
 
     Raises:
         OSError: the port is taken, or a process cannot be started; the message is for a person.
     """
     try:
-        listener = open_listener(LOOPBACK if nodes == 1 else address_in_job(), settings.port)
+        listener = open_listener(host or (LOOPBACK if nodes == 1 else address_in_job()), settings.port)
     except OSError as error:
         port = f"port {settings.port}" if settings.port else "a port to listen on"
         raise OSError(f"{port} cannot be had ({error.strerror or error})") from error
     try:
-        return AggregatorHandle(folder, settings, listener)
+        return AggregatorHandle(folder, settings, listener, apart=apart)
     except OSError as error:
         listener.close()
         raise OSError(f"its recording process cannot be started ({error.strerror or error})") from error
@@ -253,7 +284,7 @@ def start_runtime(
         rows_dropped=lambda: steps.dropped,
         elapsed_ns=lambda: perf_counter_ns() - started_ns,
         keep_aggregator=(lambda: True) if aggregator is None else aggregator.keep_running,
-        tell_silence=lambda: _tell_silence(identity),
+        tell_silence=lambda: _tell_silence(identity, aggregator),
         end_joining=end_joining,
     )
     handle = RuntimeHandle(clock, steps, sender)
@@ -273,9 +304,9 @@ def _build_samplers(settings: Settings, context: SamplerContext) -> list[tuple[B
     return samplers
 
 
-def _tell_silence(identity: RankIdentity) -> None:
+def _tell_silence(identity: RankIdentity, aggregator: AggregatorHandle | None) -> None:
     """The owner knows its aggregator and starts it again; another rank can only say that it hears nothing."""
-    if identity.rank != 0:
+    if aggregator is None:
         say(f"rank {identity.rank} gets no answer from the run's recording process; it goes on trying")
 
 

@@ -5,24 +5,23 @@ from __future__ import annotations
 import os
 import threading
 import time
-from datetime import datetime, timezone
 from time import perf_counter_ns
 from typing import Any
 
 import msgspec
-import psutil
 
 from traceml_core.core.identity import RankIdentity
-from traceml_core.core.run_folder import Manifest, Owner, RunFolder, create_run_folder, write_manifest
+from traceml_core.core.run_folder import RunFolder
 from traceml_core.core.settings import ReportStyle, Settings
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
-from traceml_core.loggers.error_log import FAILURES, close_error_log, fail_open, get_error_logger, open_error_log
-from traceml_core.runtime.console import say, show, shown, terminal
+from traceml_core.loggers.error_log import FAILURES, close_error_log, fail_open, get_error_logger
+from traceml_core.runtime.console import report_style, run_was_opened, say, show, shown, terminal
 from traceml_core.runtime.lifecycle import AggregatorHandle, RuntimeHandle, start_aggregator, start_runtime
 from traceml_core.runtime.overhead import overhead_ns_per_step
-from traceml_core.runtime.rendezvous import Rendezvous, Store, ticket_fetcher, ticket_publisher
+from traceml_core.runtime.rendezvous import FindTicket, Rendezvous, Store, ticket_fetcher, ticket_publisher
 from traceml_core.runtime.run_guard import RunGuard
+from traceml_core.runtime.run_opening import claim_run_folder
 from traceml_core.runtime.session_base import Session
 from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import Finish, RunError, RunStatus, Verdict
@@ -45,10 +44,11 @@ class LiveSession(Session):
         """A session whose runtime is not started yet."""
         super().__init__(started_ns)
         self.steps = _recorder(self.clock, facts, started_ns)
+        self.world_size = identity.world_size
         self._settings = settings
         self._facts = plain_facts(facts)
         self._identity = identity
-        self._style: ReportStyle = settings.report or ("line" if _LIVED else "full")
+        self._style: ReportStyle = report_style(settings.report)
         self._folder: RunFolder | None = None
         self._aggregator: AggregatorHandle | None = None
         self._runtime: RuntimeHandle | None = None
@@ -62,8 +62,8 @@ class LiveSession(Session):
         """Whether another session of this process may join it: it is still measuring, and in this process."""
         return not self._finished and not self._closed and os.getpid() == self._pid
 
-    def start(self, store: Store | None) -> None:
-        """Start what belongs to this rank.
+    def start(self, store: Store | None, find_ticket: FindTicket | None = None) -> None:
+        """Start what belongs to this rank. With `find_ticket` the run is somebody else's: only this rank's runtime.
 
         Raises:
             OSError: rank 0 could not start the aggregator; the other ranks are told.
@@ -71,15 +71,8 @@ class LiveSession(Session):
         """
         FAILURES.clear()
         rank = self._identity.rank
-        if rank == 0:
-            try:
-                self._start_aggregator()
-            except OSError:
-                no_run = ticket_publisher(_JOB, store, None)  # on a thread of its own: the store may not answer
-                threading.Thread(target=no_run, args=(threading.Event(),), daemon=True).start()
-                raise
-        ticket = None if self._aggregator is None else self._aggregator.ticket
-        find_ticket = ticket_fetcher(_JOB, store, rank) if rank else ticket_publisher(_JOB, store, ticket)
+        if find_ticket is None:
+            find_ticket = self._open_or_join(store)
         self._runtime = start_runtime(
             self._identity,
             self._settings,
@@ -92,7 +85,7 @@ class LiveSession(Session):
             end_joining=lambda: None if rank or store is None else _JOB.withdraw(store),
         )
         self._guard.arm()
-        _LIVED.append(True)
+        run_was_opened()
 
     def describe(self, **facts: Any) -> None:
         """Fill or replace fields of `RunFacts`, at any time; rank 0's facts are the run's."""
@@ -102,6 +95,11 @@ class LiveSession(Session):
                 self._facts = changed
                 if self._runtime is not None and self._identity.rank == 0:
                     self._runtime.describe(changed)
+
+    def learn(self, others: RunFacts) -> None:
+        """Take over what a session that joins knows of the run and this one does not."""
+        with fail_open(logger, "learning of the run"):
+            self.describe(**_news(self._facts, plain_facts(others)))
 
     def live_verdict(self) -> Verdict | None:
         """The newest live verdict (global rank 0; else None). Costs an attribute read."""
@@ -150,17 +148,26 @@ class LiveSession(Session):
             self._aggregator.stop(0.0 if has_report else max(until_s - time.monotonic(), 0.0))
         close_error_log()
 
-    def _start_aggregator(self) -> None:
-        folder = create_run_folder(self._settings)
-        if folder is None:
-            raise OSError("neither the run folder nor the temporary folder can be written")
+    def _open_or_join(self, store: Store | None) -> FindTicket:
+        """Open this job's next run on rank 0; how this rank comes to its ticket."""
+        if self._identity.rank:
+            return ticket_fetcher(_JOB, store, self._identity.rank)
+        try:
+            aggregator = self._start_aggregator()
+        except OSError:
+            no_run = ticket_publisher(_JOB, store, None)  # on a thread of its own: the store may not answer
+            threading.Thread(target=no_run, args=(threading.Event(),), daemon=True).start()
+            raise
+        return ticket_publisher(_JOB, store, aggregator.ticket)
+
+    def _start_aggregator(self) -> AggregatorHandle:
+        folder = claim_run_folder(self._settings)
         self._folder = folder
         self.folder = folder.path
-        open_error_log(folder.errors_log)
-        write_manifest(folder, _manifest(folder, self._settings))
         self._aggregator = start_aggregator(folder, self._settings, nodes=self._identity.nodes)
         if self._style != "off":
             say(folder.notice or f"recording to {shown(folder.path)}")
+        return self._aggregator
 
     def _end(self, runtime: RuntimeHandle, status: RunStatus, error: BaseException | RunError | None) -> None:
         self.clock.unwind()
@@ -177,7 +184,7 @@ class LiveSession(Session):
                 told,
                 ended_ns - self.started_ns,
                 overhead_ns,
-                self._identity.rank == 0,
+                self._aggregator is not None,
                 self._style,
                 look.columns,
                 look.color,
@@ -185,7 +192,7 @@ class LiveSession(Session):
             )
 
         runtime.finish(message)
-        if not runtime.wait(REPORT_WAIT_S) and self._identity.rank == 0:
+        if not runtime.wait(REPORT_WAIT_S) and self._aggregator is not None:
             if self._style != "off":
                 say("the report takes longer than usual; waiting a few seconds more")
             runtime.wait(REPORT_LIMIT_S - REPORT_WAIT_S)
@@ -222,15 +229,17 @@ class JoinedSession(Session):
 
     enabled = True
 
-    def __init__(self, first: LiveSession) -> None:
-        """Join `first`."""
+    def __init__(self, first: LiveSession, facts: RunFacts) -> None:
+        """Join `first`, and tell it what it does not know of the run: that it trains with Lightning, say, on a GPU."""
         self._first = first
         self.started_ns = first.started_ns
         self.clock = first.clock
         self.steps = first.steps
+        self.world_size = first.world_size
         self.folder = first.folder
         self.status_at_exit = "interrupted"
         self.on_end = None
+        first.learn(facts)
 
     def describe(self, **facts: Any) -> None:
         """Tell the first session."""
@@ -260,6 +269,13 @@ def plain_facts(facts: RunFacts, **changes: Any) -> RunFacts:
     return msgspec.convert(msgspec.to_builtins(told, enc_hook=str), RunFacts, strict=False)
 
 
+def _news(known: RunFacts, others: RunFacts) -> dict[str, Any]:
+    """Fields of `others` that `known` lacks. A phase is unmeasured where neither of the two measures it."""
+    lacking = {name: getattr(others, name) for name in RunFacts.__struct_fields__ if getattr(known, name) is None}
+    unmeasured = tuple(phase for phase in known.unmeasured if phase in others.unmeasured)
+    return {**lacking, "versions": {**others.versions, **known.versions}, "unmeasured": unmeasured}
+
+
 def _recorder(clock: PhaseClock, facts: RunFacts, started_ns: int) -> StepRecorder:
     if str(facts.device) != "cuda":
         return StepRecorder(clock, started_ns=started_ns)
@@ -271,15 +287,4 @@ def _recorder(clock: PhaseClock, facts: RunFacts, started_ns: int) -> StepRecord
     return StepRecorder(clock, started_ns=started_ns)
 
 
-def _manifest(folder: RunFolder, settings: Settings) -> Manifest:
-    return Manifest(
-        run_id=folder.run_id,
-        name=folder.name,
-        started_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
-        labels=settings.labels,
-        owner=Owner(host=RankIdentity().host, pid=os.getpid(), created=psutil.Process().create_time()),
-    )
-
-
 _JOB = Rendezvous()
-_LIVED: list[bool] = []

@@ -8,7 +8,7 @@ from types import TracebackType
 import traceml_core
 
 PLACE = Path(traceml_core.__file__).parents[1]
-PACKAGES = tuple(str(PLACE / name) + "/" for name in ("traceml_core", "traceml_hf", "traceml_lightning"))
+PACKAGES = tuple(str(PLACE / name) + "/" for name in ("traceml_core", "traceml_hf", "traceml_lightning", "traceml_ray"))
 
 
 def hide_own_frames(error: BaseException) -> None:

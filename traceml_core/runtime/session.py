@@ -13,7 +13,7 @@ from traceml_core.core.settings import Settings
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.console import say
 from traceml_core.runtime.live_session import JoinedSession, LiveSession
-from traceml_core.runtime.rendezvous import Store
+from traceml_core.runtime.rendezvous import FindTicket, Store
 from traceml_core.runtime.session_base import Session as Session
 from traceml_core.telemetry.facts import RunFacts
 
@@ -27,6 +27,7 @@ def open_session(
     *,
     started_ns: int | None = None,
     store: Store | None = None,
+    find_ticket: FindTicket | None = None,
 ) -> Session:
     """Open a run, or join the one that is open in this process. Never raises: what cannot be started is said and off.
 
@@ -36,6 +37,8 @@ def open_session(
         identity: this rank as the framework names it; by default the only one.
         started_ns: `perf_counter_ns` at the first framework hook; the clock starts there, in phase `startup`.
         store: the job's rendezvous store, where there are several ranks.
+        find_ticket: how this rank comes to the ticket of a run whose aggregator another process owns (null: to none).
+            That process reports; this one starts its runtime alone, on rank 0 too. Called on the sender's thread.
     """
     if started_ns is None:
         started_ns = perf_counter_ns()
@@ -45,11 +48,11 @@ def open_session(
         _say_off_once()
         return Session(started_ns)
     if _OPEN and _OPEN[0].is_open:
-        return JoinedSession(_OPEN[0])
+        return JoinedSession(_OPEN[0], facts)
     session: LiveSession | None = None
     try:
         session = LiveSession(settings, facts, identity or RankIdentity(), started_ns)
-        session.start(store)
+        session.start(store, find_ticket)
     except Exception as error:  # noqa: BLE001 - an edge: whatever keeps TraceML from starting must not keep training
         say(f"nothing is recorded: {_reason(error)}")
         with fail_open(logger, "stopping what was started"):

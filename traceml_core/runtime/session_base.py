@@ -20,6 +20,7 @@ class Session:
     """
 
     enabled = False
+    world_size = 1
     folder: Path | None = None
 
     def __init__(self, started_ns: int | None = None) -> None:

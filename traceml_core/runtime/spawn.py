@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import psutil
 
 import traceml_core
 from traceml_core.runtime.aggregator_config import AggregatorConfig
@@ -31,6 +32,8 @@ spec.loader.exec_module(module)
 from traceml_core.aggregator.service import main
 main(int(listening_fd), int(owner_fd))
 """
+# A shell that has started something and ended: what it started is nobody's child.
+APART = ("/bin/sh", "-c", '"$@" >/dev/null & echo $!', "traceml")
 EXIT_LOOK_S = 0.002
 ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
@@ -44,8 +47,10 @@ ENVIRONMENT = {
 class AggregatorProcess:
     """A running aggregator, and the pipe that tells it that its owner lives."""
 
-    def __init__(self, config: AggregatorConfig, listener: socket.socket, errors_log: Path | None) -> None:
-        """Start it; nothing waits for it.
+    def __init__(
+        self, config: AggregatorConfig, listener: socket.socket, errors_log: Path | None, *, apart: bool = False
+    ) -> None:
+        """Start it; nothing waits for it. `apart`: not as a child of this process.
 
         Raises:
             OSError: the process could not be started.
@@ -53,7 +58,7 @@ class AggregatorProcess:
         read_end, self._write_end = os.pipe()
         try:
             os.write(self._write_end, msgspec.json.encode(config) + b"\n")
-            self._process = _start(listener.fileno(), read_end, errors_log)
+            self._process = _start(listener.fileno(), read_end, errors_log, apart)
         except OSError:
             os.close(self._write_end)
             raise
@@ -91,6 +96,33 @@ class AggregatorProcess:
             threading.Thread(target=self._process.wait, name="traceml-reaper", daemon=True).start()
 
 
+class ProcessApart:
+    """A process that is no child of this one, so that it cannot be waited for, only looked at."""
+
+    def __init__(self, pid: int) -> None:
+        """Look at the process `pid`, which has just been started.
+
+        Raises:
+            OSError: it has ended already.
+        """
+        self.pid = pid
+        try:
+            self._process = psutil.Process(pid)  # knows its creation time, so no later process is taken for it
+        except psutil.NoSuchProcess as error:
+            raise OSError("it ended at once") from error
+
+    def poll(self) -> int | None:
+        """None while it runs."""
+        try:
+            runs = self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            runs = False
+        return None if runs else 0
+
+    def wait(self) -> None:
+        """Return at once: whoever became its parent tidies up after it."""
+
+
 def module_places(working_directories: tuple[str, ...]) -> list[str]:
     """The directories that hold what the aggregator imports, found without importing it.
 
@@ -111,26 +143,37 @@ def module_places(working_directories: tuple[str, ...]) -> list[str]:
     return places
 
 
-def _start(listening_fd: int, owner_fd: int, errors_log: Path | None) -> subprocess.Popen[bytes]:
+def _start(
+    listening_fd: int, owner_fd: int, errors_log: Path | None, apart: bool
+) -> subprocess.Popen[bytes] | ProcessApart:
     if not sys.executable:
         raise OSError("this Python does not know its own interpreter")
     package = str(Path(traceml_core.__file__).absolute().parent)
     places = module_places((str(Path.cwd()), str(Path(sys.path[0] if sys.path else "").absolute())))
     log = _open_log(errors_log)
     try:
-        return subprocess.Popen(
-            [sys.executable, "-I", "-c", CODE, str(listening_fd), str(owner_fd), package, *places],
+        command = [sys.executable, "-I", "-c", CODE, str(listening_fd), str(owner_fd), package, *places]
+        started = subprocess.Popen(
+            [*APART, *command] if apart else command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if apart else subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if log is None else log,
             pass_fds=(listening_fd, owner_fd),
             env={**os.environ, **ENVIRONMENT},
             cwd="/",
             start_new_session=True,
         )
+        return ProcessApart(_told_pid(started)) if apart else started
     finally:
         if log is not None:
             os.close(log)
+
+
+def _told_pid(shell: subprocess.Popen[bytes]) -> int:
+    told = shell.communicate()[0].strip()
+    if not told.isdigit():
+        raise OSError("the shell that was to start it did not")
+    return int(told)
 
 
 def _open_log(path: Path | None) -> int | None:

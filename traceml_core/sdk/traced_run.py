@@ -65,13 +65,16 @@ class TracedRun:
             raise RuntimeError("this run was opened before; call trace_run() for each run")
         started_ns = perf_counter_ns()
         device = _device()
-        apart = {Phase.GRAD_SYNC} if device != "cpu" else {Phase.GRAD_SYNC, Phase.H2D}
-        self._unmeasured = [phase.key for phase in STEP_PHASES if phase not in apart]
+        absent = {Phase.GRAD_SYNC} if device != "cpu" else {Phase.GRAD_SYNC, Phase.H2D}
+        self._unmeasured = [phase.key for phase in STEP_PHASES if phase not in absent]
         facts = RunFacts(framework="manual", versions=_versions(), device=device, unmeasured=tuple(self._unmeasured))
         self._thread = get_ident()
         identity = identity_in_job()
         store = job_store() if identity.world_size > 1 else None
         self._opened = open_session(self._settings, facts, identity, started_ns=started_ns, store=store)
+        if self._opened.world_size > 1:
+            self._unmeasured.append(Phase.GRAD_SYNC.key)
+            self._opened.describe(unmeasured=tuple(self._unmeasured))
         return self
 
     def __exit__(

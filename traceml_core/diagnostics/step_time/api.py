@@ -11,7 +11,8 @@ from traceml_core.diagnostics.step_time.rules import RULES, TOO_FEW_STEPS
 def diagnose(context: StepTimeContext | None, policy: StepTimePolicy) -> Diagnosis:
     """Judge the steps. A null context means that no step was recorded."""
     if context is None:
-        return no_data("step_time", "No training step was recorded.", "Check that training ran at least one step.")
+        action = "Check that training ran at least one step, and that a TraceMLCallback or trace_run marks its steps."
+        return no_data("step_time", "No training step was recorded.", action)
     rules = RULES if context.judged_steps >= policy.minimum_steps else TOO_FEW_STEPS
     normal = normal_issue("step_time", "No part of a step stands out.")
     return judge(rules, context, policy, normal=normal)

@@ -1,0 +1,59 @@
+"""What importing the adapter loads, and what a machine without Ray, or a worker without TraceML, sees."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def python(script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+
+def test_importing_the_package_loads_no_framework():
+    frameworks = ("ray", "torch", "lightning", "pytorch_lightning", "transformers", "accelerate")
+    done = python(f"import sys, traceml_ray; print([name for name in {frameworks} if name in sys.modules])")
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_the_trainer_loads_neither_lightning_nor_transformers():
+    pytest.importorskip("ray.train.torch")
+    frameworks = ("lightning", "pytorch_lightning", "transformers", "accelerate")
+    done = python(
+        "import sys\nfrom traceml_ray import TraceMLTorchTrainer\n"
+        f"print([name for name in {frameworks} if name in sys.modules])"
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_without_ray_one_line_says_what_to_install():
+    done = python("import sys; sys.modules['ray'] = None\nfrom traceml_ray import TraceMLTorchTrainer")
+    line = done.stderr.strip().splitlines()[-1]
+    assert line == "ImportError: TraceMLTorchTrainer needs ray: pip install 'traceml-callbacks[ray]' torch"
+
+
+WITHOUT = """
+import sys
+for name in ("traceml_ray", "traceml_core"):
+    sys.modules[name] = None
+import ray.cloudpickle
+loop = ray.cloudpickle.loads(bytes.fromhex(sys.argv[1]))
+print(loop({"steps": 3}))
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_without_traceml_trains_and_says_that_it_is_not_recorded():
+    cloudpickle = pytest.importorskip("ray.cloudpickle")
+    from traceml_ray.worker_loop import recorded_loop
+
+    def loop(config):
+        return config["steps"] * 2
+
+    sent = cloudpickle.dumps(recorded_loop(loop, {}, None)).hex()
+    done = subprocess.run([sys.executable, "-c", WITHOUT, sent], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "6", done.stderr
+    assert "TraceML: a worker is not recorded" in done.stderr and "every node" in done.stderr

@@ -1,0 +1,37 @@
+"""What the owner of a run does before it starts the aggregator, be it rank 0 or an actor: it makes the run's folder."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timezone
+
+import psutil
+
+from traceml_core.core.identity import RankIdentity
+from traceml_core.core.run_folder import Manifest, Owner, RunFolder, create_run_folder, write_manifest
+from traceml_core.core.settings import Settings
+from traceml_core.loggers.error_log import open_error_log
+
+
+def claim_run_folder(settings: Settings) -> RunFolder:
+    """A new run folder whose manifest names this process as the run's owner; this process's failures go there.
+
+    Raises:
+        OSError: it cannot be written; the message is for a person.
+    """
+    folder = create_run_folder(settings)
+    if folder is None:
+        raise OSError("neither the run folder nor the temporary folder can be written")
+    open_error_log(folder.errors_log)
+    write_manifest(folder, _manifest(folder, settings))
+    return folder
+
+
+def _manifest(folder: RunFolder, settings: Settings) -> Manifest:
+    return Manifest(
+        run_id=folder.run_id,
+        name=folder.name,
+        started_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        labels=settings.labels,
+        owner=Owner(host=RankIdentity().host, pid=os.getpid(), created=psutil.Process().create_time()),
+    )
