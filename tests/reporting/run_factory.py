@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import psutil
 
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.phases import Phase
+from traceml_core.core.process_birth import birth_of
 from traceml_core.core.rows import Row
 from traceml_core.core.run_folder import Manifest, Owner, RunFolder, write_manifest
 from traceml_core.history.writer import HistoryWriter
@@ -104,8 +104,8 @@ def make_run_folder(parent: Path, plan: RunPlan | None = None, **fields: object)
 
 
 def _owner(plan: RunPlan) -> Owner:
-    created = psutil.Process().create_time() if plan.owner_lives else 1.0
-    return Owner(host=socket.gethostname(), pid=os.getpid(), created=created)
+    birth = birth_of(os.getpid()) if plan.owner_lives else "long ago"
+    return Owner(host=socket.gethostname(), pid=os.getpid(), birth=birth)
 
 
 def _write_rank(writer: HistoryWriter, plan: RunPlan, rank: int) -> None:

@@ -186,7 +186,7 @@ def test_a_killed_aggregator_is_started_again_and_nothing_is_lost(open_run, capf
     for _ in range(2):
         killed = aggregator_of(session)
         killed.kill()
-        wait_for(lambda killed=killed: aggregator_of(session).pid != killed.pid)
+        wait_for(lambda killed=killed: session._aggregator.pid != killed.pid)
         train(session, 100)
     assert session.finish() is not None
     session.close()

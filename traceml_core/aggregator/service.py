@@ -32,7 +32,10 @@ LIVE_INTERVAL_S = 2.0
 # A live summary may take this part of one core: a long run's takes longer, so there are fewer of them.
 LIVE_SHARE = 0.1
 OTHER_RANKS_S = 1.0
+# How long nothing is heard once the owner is gone until what was under way has come in, and until the other ranks
+# count as gone as well: a rank that lives samples itself once a second.
 QUIET_S = 0.5
+OTHERS_QUIET_S = 1.5
 DRAIN_LIMIT_S = 4.0
 REPORT_LIMIT_S = 60.0
 LINGER_S = 60.0
@@ -90,8 +93,9 @@ class Service:
             now = time.monotonic()
             if messages:
                 self._heard_at = now
-            with fail_open(_logger, "storing what ranks said"):
-                self._ingest.take(messages)
+            if not self._is_deaf(now):
+                with fail_open(_logger, "storing what ranks said"):
+                    self._ingest.take(messages)
             if self._ending_at is None and (self._stopped or self._owner_is_gone()):
                 self._ending_at = now
             self._load_reports()
@@ -113,8 +117,16 @@ class Service:
 
     def _is_quiet(self, now: float) -> bool:
         """Whether nothing more is to be expected, once the owner is gone."""
-        since = max(self._heard_at, self._ending_at or now)
-        return not self._ingest.running or now - since > QUIET_S or now - (self._ending_at or now) > DRAIN_LIMIT_S
+        if self._is_deaf(now):
+            return True
+        if self._ingest.away:
+            return False
+        quiet_s = QUIET_S if self._ingest.running <= {0} else OTHERS_QUIET_S
+        return not self._ingest.running or now - max(self._heard_at, self._ending_at or now) > quiet_s
+
+    def _is_deaf(self, now: float) -> bool:
+        """Whether the last report is due: what comes in later would be acked and in no report."""
+        return self._ending_at is not None and now - self._ending_at > DRAIN_LIMIT_S
 
     def _is_stale(self) -> bool:
         """Whether something came in after the last final report was begun."""
@@ -145,7 +157,8 @@ class Service:
         request = next(iter(self._ingest.report_requests.values()), None)
         if self._report is None and request is not None:
             self._asked_at = now if self._asked_at is None else self._asked_at
-            if self._ingest.running and now - self._asked_at < OTHER_RANKS_S and self._ending_at is None:
+            others_come = self._ingest.away or (self._ingest.running and now - self._asked_at < OTHER_RANKS_S)
+            if others_come and self._ending_at is None:
                 return
         elif self._ending_at is None or not self._is_stale() or not self._is_quiet(now):
             return
@@ -196,7 +209,7 @@ def _serve(config: AggregatorConfig, listening_fd: int, owner_fd: int) -> None:
         folder = open_run_folder(Path(config.folder))
         ingest = Ingest(folder.history, row_types(), server.send)
         reports = Reports(folder, driver_for(config.mode, folder))
-        watch = OwnerWatch(owner_fd, config.owner_pid, config.owner_created)
+        watch = OwnerWatch(owner_fd, config.owner_pid, config.owner_birth)
         service = Service(server, ingest, reports, watch.is_gone)
         signal.signal(signal.SIGTERM, lambda *_: service.stop())
         service.run()

@@ -29,8 +29,10 @@ from traceml_core.telemetry.messages import (
 )
 
 ANSWER_LIMIT_S = 2.0
+# At the end training waits, for less than 5 s in all: time enough for a new aggregator only if it is noticed soon.
+LAST_ANSWER_LIMIT_S = 0.5
 REFUSED_INTERVAL_S = 0.25
-FLUSH_SILENCE_S = 1.0
+STORE_LIMIT_S = 1.0
 
 
 class Client(Protocol):
@@ -68,7 +70,7 @@ class Conversation:
         self._facts: RunFacts | None = None
         self._told_facts: RunFacts | None = None
         self._finish: Finish | None = None
-        self._ends_since_s = 0.0
+        self._stored_s = 0.0
         self._told_finish = False
 
     def describe(self, facts: RunFacts) -> None:
@@ -82,7 +84,7 @@ class Conversation:
         there is.
         """
         self._finish = finish
-        self._ends_since_s = self._now()
+        self._stored_s = self._now()
 
     def exchange(self, wait_ms: int = 0) -> None:
         """Hear everything there is to hear, waiting `wait_ms` for it, then say what is to be said now."""
@@ -100,7 +102,7 @@ class Conversation:
         if isinstance(message, Welcome):
             self._hear_welcome(message)
         elif isinstance(message, Ack):
-            self._outbox.acknowledge(message.seq)
+            self._acknowledge(message.seq)
             self.verdict = message.verdict or self.verdict
         elif isinstance(message, Report):
             self.report = message
@@ -111,7 +113,9 @@ class Conversation:
 
     def _hear_welcome(self, welcome: Welcome) -> None:
         self.is_welcome = True
-        self._outbox.acknowledge(welcome.watermark)
+        self._acknowledge(welcome.watermark)
+        if welcome.aggregator != self._aggregator:
+            self._stored_s = self._now()  # a new one has had no time yet
         if self._asks_again or welcome.aggregator != self._aggregator:
             self._aggregator = welcome.aggregator
             self._outbox.rewind()
@@ -121,6 +125,12 @@ class Conversation:
             self.is_over = True  # the hello that was said after `Finish` is answered, so that was heard
         self._asks_again = False
 
+    def _acknowledge(self, seq: int) -> None:
+        waiting = len(self._outbox)
+        self._outbox.acknowledge(seq)
+        if len(self._outbox) < waiting:
+            self._stored_s = self._now()
+
     def _is_to_ask(self) -> bool:
         if self._asked_s is None:
             return True
@@ -128,7 +138,8 @@ class Conversation:
         if self._was_refused:
             return now - self._asked_s > REFUSED_INTERVAL_S
         waits = self._outbox.waits or not self.is_welcome or (self._told_finish and not self.is_over)
-        return waits and now - max(self._heard_s, self._asked_s) > ANSWER_LIMIT_S
+        limit_s = ANSWER_LIMIT_S if self._finish is None else LAST_ANSWER_LIMIT_S
+        return waits and now - max(self._heard_s, self._asked_s) > limit_s
 
     def _ask(self) -> None:
         """Introduce this rank, and ask how much of it is stored."""
@@ -149,5 +160,4 @@ class Conversation:
 
     def _has_flushed(self) -> bool:
         """Whether all batches are stored, or that is hopeless."""
-        silent_s = self._now() - max(self._heard_s, self._ends_since_s)
-        return not len(self._outbox) or silent_s > FLUSH_SILENCE_S
+        return not len(self._outbox) or self._now() - self._stored_s > STORE_LIMIT_S

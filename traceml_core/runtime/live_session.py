@@ -11,9 +11,9 @@ from time import perf_counter_ns
 from typing import Any
 
 import msgspec
-import psutil
 
 from traceml_core.core.identity import RankIdentity
+from traceml_core.core.process_birth import birth_of
 from traceml_core.core.run_folder import Manifest, Owner, RunFolder, create_run_folder, write_manifest
 from traceml_core.core.settings import ReportStyle, Settings
 from traceml_core.instrumentation.phase_clock import PhaseClock
@@ -186,8 +186,8 @@ class LiveSession(Session):
             )
 
         runtime.finish(message)
-        if not runtime.wait(REPORT_WAIT_S) and self._identity.rank == 0:
-            if self._style != "off":
+        if not runtime.wait(REPORT_WAIT_S) and runtime.has_ticket:
+            if self._style != "off" and self._identity.rank == 0:
                 say("the report takes longer than usual; waiting a few seconds more")
             runtime.wait(REPORT_LIMIT_S - REPORT_WAIT_S)
 
@@ -199,7 +199,11 @@ class LiveSession(Session):
         return RunError(type(error).__name__, message, steps.steps_done, steps.step)
 
     def _print_card(self) -> None:
-        if self._aggregator is None or self._runtime is None or self._folder is None:
+        if self._runtime is None:
+            return
+        if self._aggregator is None or self._folder is None:
+            if lost := self._runtime.rows_unstored:
+                say(f"rank {self._identity.rank}: {lost} rows could not be stored and are missing from the report")
             return
         report, folder = self._runtime.report, shown(self._folder.path)
         if report is not None:
@@ -269,7 +273,7 @@ def _manifest(folder: RunFolder, settings: Settings) -> Manifest:
         name=folder.name,
         started_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         labels=settings.labels,
-        owner=Owner(host=RankIdentity().host, pid=os.getpid(), created=psutil.Process().create_time()),
+        owner=Owner(host=RankIdentity().host, pid=os.getpid(), birth=birth_of(os.getpid())),
     )
 
 

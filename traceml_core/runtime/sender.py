@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from traceml_core.core.identity import RankIdentity
 from traceml_core.loggers.error_log import FAILURES, fail_open, get_error_logger
 from traceml_core.runtime.conversation import ANSWER_LIMIT_S, Conversation
@@ -172,6 +174,7 @@ class Sender:
         self._tick(conversation, rows.collect(CLOCK(), every=True))
         # The last word on time and drops travels in a batch of its own, even if there is no row left.
         self._put([])
-        conversation.end(finish())
+        made = self._outbox.rows_taken + self._outbox.rows_dropped + self._rows_dropped()
+        conversation.end(msgspec.structs.replace(finish(), rows_made=made))
         while not self._stopped.is_set() and not conversation.is_over and self._keep():
             self._exchange(conversation, CLOSING_TICK_MS)

@@ -169,7 +169,7 @@ def test_a_run_whose_owner_lives_is_running(tmp_path):
 
 def test_a_process_that_only_has_the_owners_number_is_not_the_owner(tmp_path):
     folder = make_run_folder(tmp_path, steps=50, status=None)
-    owner = Owner(host=socket.gethostname(), pid=os.getpid(), created=time.time() - 10**6)
+    owner = Owner(host=socket.gethostname(), pid=os.getpid(), birth="long ago")
     _give_owner(folder, owner)
 
     assert build_summary(folder).run.status == "interrupted"
@@ -177,7 +177,7 @@ def test_a_process_that_only_has_the_owners_number_is_not_the_owner(tmp_path):
 
 def test_an_owner_on_another_host_is_believed_while_its_ranks_are_heard(tmp_path):
     folder = make_run_folder(tmp_path, steps=50, status=None)
-    _give_owner(folder, Owner(host="elsewhere", pid=1, created=1.0))
+    _give_owner(folder, Owner(host="elsewhere", pid=1, birth="long ago"))
 
     assert build_summary(folder).run.status == "running"
     connection = sqlite3.connect(folder / "telemetry.sqlite")
