@@ -1,0 +1,33 @@
+"""One short round of every fault, with real signals and real cuts. `tox -e chaos` does each of them many times."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from faults import FAULTS, make_place, network_is_cut
+from simulated_run import SimulatedRun
+from two_hosts import NotPermittedError, TwoHosts
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = SimulatedRun(make_place(tmp_path / "run"))
+    yield run
+    run.close()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_after_a_fault_what_was_acked_is_in_the_report_and_nobody_is_left(run, fault):
+    fault(run, Random(fault.__name__))
+
+
+def test_a_network_that_is_cut_and_heals_costs_no_row(run):
+    try:
+        hosts = TwoHosts()
+    except NotPermittedError as error:
+        pytest.skip(f"two hosts cannot be made here: {error}")
+    try:
+        network_is_cut(run, hosts, seconds=5.0)
+    finally:
+        hosts.close()
