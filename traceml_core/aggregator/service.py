@@ -6,6 +6,7 @@ Nothing heavy is imported here: the first hello is answered before numpy is load
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections import Counter
@@ -39,6 +40,7 @@ OTHERS_QUIET_S = 1.5
 DRAIN_LIMIT_S = 4.0
 REPORT_LIMIT_S = 60.0
 LINGER_S = 60.0
+MOST_DESCRIPTORS = 65_536
 
 _logger = get_error_logger("aggregator")
 
@@ -195,10 +197,19 @@ def main(listening_fd: int, owner_fd: int) -> None:
         _serve(config, listening_fd, owner_fd)
 
 
+def _allow_many_connections() -> None:
+    """As many descriptors as the system allows: every rank is a connection, and strangers must not use them up."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    with fail_open(_logger, "allowing many connections"):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _serve(config: AggregatorConfig, listening_fd: int, owner_fd: int) -> None:
     from traceml_core.runtime.sampler_registry import row_types
     from traceml_core.transport.server import TelemetryServer
 
+    _allow_many_connections()
     server = TelemetryServer(
         listening_fd,
         server_public=config.server_public,
