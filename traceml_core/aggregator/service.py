@@ -48,7 +48,9 @@ _logger = get_error_logger("aggregator")
 class Server(Protocol):
     """The aggregator's end of the wire."""
 
-    refused: Counter[str]
+    def take_refused(self) -> Counter[str]:
+        """What was refused since this was last asked, by reason."""
+        ...
 
     def receive(self, timeout_ms: int) -> list[tuple[bytes, FromRank]]:
         """What ranks said, within the time."""
@@ -183,9 +185,8 @@ class Service:
                 del self._ingest.report_requests[peer]
 
     def _keep_failures(self) -> None:
-        refused = {f"refused.{reason}": count for reason, count in self._server.refused.items()}
-        self._server.refused.clear()
-        self._ingest.keep_failures(refused)
+        refused = self._server.take_refused()
+        self._ingest.keep_failures({f"refused.{reason}": count for reason, count in refused.items()})
 
 
 def main(listening_fd: int, owner_fd: int) -> None:

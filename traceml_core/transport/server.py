@@ -47,7 +47,7 @@ class TelemetryServer:
         self._configure(server_public, server_secret)
         # libzmq closes the descriptor it was given; the caller's stays open.
         self._router.setsockopt(zmq.USE_FD, os.dup(listening_fd))
-        self._strangers = StrangerCount(self._context, self._router)
+        self._strangers = StrangerCount(self._context, self._router, HANDSHAKE_MS / 1000)
         self._router.bind(_endpoint_of(listening_fd))
         self._poller = zmq.Poller()
         self._poller.register(self._router, zmq.POLLIN)
@@ -60,8 +60,8 @@ class TelemetryServer:
         ready = dict(self._poller.poll(timeout_ms))
         if self._zap in ready:
             self._answer_handshakes()
-        if self._strangers.events in ready and (strangers := self._strangers.count()):
-            self.refused["no handshake"] += strangers
+        if self._strangers.events in ready:
+            self._strangers.hear()
         if self._router in ready:
             while len(received) < RECEIVE_LIMIT:
                 try:
@@ -72,6 +72,13 @@ class TelemetryServer:
                 if message is not None:
                     received.append((frames[0], message))
         return received
+
+    def take_refused(self) -> Counter[str]:
+        """What was refused since this was last asked, by reason."""
+        if strangers := self._strangers.take():
+            self.refused["no handshake"] += strangers
+        refused, self.refused = self.refused, Counter()
+        return refused
 
     def send(self, peer: bytes, message: FromAggregator) -> None:
         """Say something to a connection; one that is gone or does not read is counted, not waited for."""
