@@ -11,6 +11,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -50,9 +51,9 @@ def aggregator_is_killed_at_the_end(run: SimulatedRun, chance: Random) -> None:
     run.start_all()
     aggregator = run.aggregator()
     (run.place / "stop").touch()
-    time.sleep(chance.uniform(0.0, 0.4))
-    aggregator.kill()
-    # Where the report was made before, nobody starts it again: then it has written its last.
+    time.sleep(chance.uniform(0.0, 0.3))
+    with suppress(psutil.NoSuchProcess):  # the run was quicker: a round that does nothing
+        aggregator.kill()
     end(run)
 
 
@@ -162,7 +163,7 @@ def clock_jumps(run: SimulatedRun, chance: Random) -> None:
     run.start_all()
     (run.place / "clock").write_text(str(chance.choice((-1, 1)) * chance.uniform(60.0, 86_400.0)))
     for rank in range(run.ranks):
-        run.wait_for_rows(rank, more=12)
+        run.wait_for_rows(rank, more=6)
     summary, stored = end(run)
     assert (summary.run.status, summary.telemetry.rows_lost) == ("completed", 0)
     assert summary.run.duration_s < LIMIT_S
@@ -233,7 +234,7 @@ def rank_is_restarted(run: SimulatedRun, chance: Random) -> None:
     run.kill(rank)
     done = run.steps_done(died, rank, time.monotonic())
     run.start(rank, SIM_FROM=str(max(done - 100, 0)))
-    run.wait_for_rows(rank, more=12)
+    run.wait_for_rows(rank, more=6)
     summary, stored = end(run)
     assert summary.telemetry.incarnations == run.ranks + 1
     again = set(stored.steps[died]) & set(stored.steps[run.processes[rank].pid])
@@ -254,7 +255,7 @@ def network_is_cut(run: SimulatedRun, hosts: TwoHosts, seconds: float) -> None:
     hosts.heal()
     healed_s = time.monotonic()
     for rank in range(2):
-        run.wait_for_rows(rank, more=20)
+        run.wait_for_rows(rank, more=5)
     assert time.monotonic() - healed_s < HEAL_LIMIT_S
     summary, _ = end(run)
     assert (summary.run.status, summary.run.nodes, summary.telemetry.rows_lost) == ("completed", 2, 0)

@@ -28,6 +28,6 @@ def test_a_network_that_is_cut_and_heals_costs_no_row(run):
     except NotPermittedError as error:
         pytest.skip(f"two hosts cannot be made here: {error}")
     try:
-        network_is_cut(run, hosts, seconds=5.0)
+        network_is_cut(run, hosts, seconds=3.0)
     finally:
         hosts.close()

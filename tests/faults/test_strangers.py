@@ -44,11 +44,11 @@ class Siege(msgspec.Struct):
     was_cut: bool
 
 
-@pytest.fixture(scope="module")
-def siege(tmp_path_factory) -> Siege:
+@pytest.fixture
+def siege(tmp_path) -> Siege:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else 4_096, hard))
-    run = SimulatedRun(make_place(tmp_path_factory.mktemp("siege") / "run"), ranks=2)
+    run = SimulatedRun(make_place(tmp_path / "run"), ranks=2)
     try:
         run.start(0)
         ticket = msgspec.json.decode(wait_for(lambda: ticket_of(run)), type=Ticket)
@@ -83,34 +83,18 @@ def besiege(run: SimulatedRun, ticket: Ticket) -> Siege:
     return Siege(summary, run.said_by(0), listens_at, address_of(ticket)[0], grown, cut[0])
 
 
-def test_the_run_records_on_and_ends_with_its_report(siege):
-    assert (siege.summary.run.status, siege.summary.telemetry.rows_lost) == ("completed", 0)
-    assert "Where the time went" in siege.said
-
-
-def test_it_listens_on_this_machine_alone(siege):
+def test_a_run_among_strangers_refuses_and_counts_them_all_and_records_on(siege):
+    telemetry = siege.summary.telemetry
+    assert (siege.summary.run.status, telemetry.rows_lost) == ("completed", 0)
     assert siege.address == "127.0.0.1" and siege.listens_at == {"127.0.0.1"}
-
-
-def test_whoever_has_no_key_or_never_gets_to_the_point_is_shown_out_and_counted(siege):
     # 500 idle ones, three with random bytes, one with 4 GiB, one without a key, and the one who dawdles.
-    assert siege.summary.telemetry.failures["refused.no handshake"] == IDLE + 6
+    assert telemetry.failures["refused.no handshake"] == IDLE + 6
     assert siege.was_cut
-
-
-def test_a_wrong_key_rows_for_another_rank_and_nonsense_are_refused_and_counted(siege):
-    failures = siege.summary.telemetry.failures
-    assert failures["refused.wrong key"] == 1
-    assert failures["refused.rows for another rank"] == 1
-    assert failures["refused.malformed"] == 4
-
-
-def test_a_person_is_told(siege):
-    assert "Refused and not recorded" in siege.said
-
-
-def test_they_cost_little_memory(siege):
+    assert telemetry.failures["refused.wrong key"] == 1
+    assert telemetry.failures["refused.rows for another rank"] == 1
+    assert telemetry.failures["refused.malformed"] == 4
     assert siege.grown_bytes < 64 * MIB
+    assert "Where the time went" in siege.said and "Refused and not recorded" in siege.said
 
 
 def test_no_key_is_in_any_argument_environment_file_or_output(tmp_path):
