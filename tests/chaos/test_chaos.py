@@ -7,9 +7,10 @@ import time
 from random import Random
 
 import pytest
-from faults import FAULTS, end, kill_aggregator, make_place, network_is_cut, ticket_of
+from faults import FAULTS, LONG_FAULTS, disk_has_no_room, end, kill_aggregator, make_place, network_is_cut, ticket_of
 from relay import Relay
 from simulated_run import SimulatedRun, wait_for
+from small_disk import SmallDisk
 from two_hosts import NotPermittedError, TwoHosts
 
 # The owner gives an aggregator up that dies more often within a minute.
@@ -21,13 +22,26 @@ def place(tmp_path):
     return make_place(tmp_path / "run")
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("fault", FAULTS + LONG_FAULTS, ids=lambda fault: fault.__name__)
 def test_a_fault_at_any_moment(place, fault, seed):
     run = SimulatedRun(place)
     try:
         fault(run, Random(f"{fault.__name__} {seed}"))
     finally:
         run.close()
+
+
+def test_a_disk_that_is_filled_to_its_last_byte_for_a_while(place, seed):
+    run = SimulatedRun(place)
+    try:
+        disk = SmallDisk(place / "runs")
+    except NotPermittedError as error:
+        pytest.skip(f"no disk can be mounted here: {error}")
+    try:
+        disk_has_no_room(run, disk, Random(seed))
+    finally:
+        run.close()
+        disk.close()
 
 
 def test_a_network_that_is_cut_for_half_a_minute(place, seed):

@@ -18,10 +18,13 @@ from random import Random
 import psutil
 from relay import Relay
 from simulated_run import LIMIT_S, REPORT_LIMIT_S, SimulatedRun, check, wait_for
+from small_disk import SmallDisk
 from two_hosts import ADDRESSES, TwoHosts
 
 # After a cut of any length: a rank tries again every 3 s.
 HEAL_LIMIT_S = 10.0
+# The outbox's 64 MiB, the queue between training and sender, and what the allocator keeps.
+MOST_GROWTH_BYTES = 128 * 2**20
 
 
 def aggregator_is_killed(run: SimulatedRun, chance: Random) -> None:
@@ -192,6 +195,29 @@ def aggregator_is_stalled(run: SimulatedRun, chance: Random) -> None:
         assert told["peak_kib"] < 120 * 1024
 
 
+def ranks_are_faster_than_a_stalled_aggregator(run: SimulatedRun, chance: Random) -> None:
+    """Steps of no length, until the real bound is reached: memory stays within it."""
+    run.set(SIM_STEP_S="0")
+    run.ranks = 1
+    run.set(WORLD_SIZE="1")
+    run.start_all()
+    time.sleep(0.5)
+    process = psutil.Process(run.processes[0].pid)
+    before = process.memory_info().rss
+    aggregator = run.aggregator()
+    aggregator.suspend()
+    time.sleep(chance.uniform(12.0, 15.0))
+    grown = process.memory_info().rss - before
+    aggregator.resume()
+    run.wait_for_rows(0, more=20)
+    run.end()
+    wait_for(lambda: not run.left())  # half a million steps: the report takes its time
+    telemetry = run.summary().telemetry
+    assert telemetry.rows_lost > 0
+    assert telemetry.rows_received + telemetry.rows_lost == run.ended[0]["made"]
+    assert grown < MOST_GROWTH_BYTES
+
+
 def aggregator_is_stalled_to_the_end(run: SimulatedRun, chance: Random) -> None:
     """Nobody continues it: training ends in time and says that there is no report yet; it is woken, and makes one."""
     run.start_all()
@@ -202,8 +228,23 @@ def aggregator_is_stalled_to_the_end(run: SimulatedRun, chance: Random) -> None:
     for told in run.ended.values():
         assert told["close_s"] < 5.5
         assert told["unstored"] > 0
+    assert "rows could not be stored and are missing from the report" in run.said_by(1)
     run.wait_until_nobody_is_left()
     assert (run.folder / "final_summary.json").exists()
+
+
+def aggregator_is_told_to_end(run: SimulatedRun, chance: Random) -> None:
+    """SIGTERM to it alone, or to a job whose ranks go on through their grace time: its successor has the last word."""
+    run.start_all()
+    time.sleep(chance.uniform(0.0, 1.0))
+    aggregator = run.aggregator()
+    aggregator.send_signal(signal.SIGTERM)
+    aggregator.wait(REPORT_LIMIT_S)
+    assert run.summary().run.status == "interrupted"
+    for rank in range(run.ranks):
+        run.wait_for_rows(rank, more=5)
+    summary, _ = end(run)
+    assert (summary.run.status, summary.telemetry.rows_lost) == ("completed", 0)
 
 
 def scheduler_ends_the_job(run: SimulatedRun, chance: Random) -> None:
@@ -239,6 +280,21 @@ def rank_is_restarted(run: SimulatedRun, chance: Random) -> None:
     assert summary.telemetry.incarnations == run.ranks + 1
     again = set(stored.steps[died]) & set(stored.steps[run.processes[rank].pid])
     assert len(again) == summary.telemetry.redone_steps > 0
+
+
+def disk_has_no_room(run: SimulatedRun, disk: SmallDisk, chance: Random) -> None:
+    """A real file system is filled to its last byte, and freed: everything is stored in the end."""
+    run.start_all()
+    disk.fill()
+    before = len(run.acked(0))
+    time.sleep(chance.uniform(1.5, 3.0))
+    assert len(run.acked(0)) < before + 5, "there was room left"
+    disk.free()
+    for rank in range(run.ranks):
+        run.wait_for_rows(rank, more=5)
+    summary, _ = end(run)
+    assert summary.telemetry.rows_lost == 0
+    assert summary.telemetry.failures["ingest"] > 0
 
 
 def network_is_cut(run: SimulatedRun, hosts: TwoHosts, seconds: float) -> None:
@@ -277,6 +333,10 @@ FAULTS = (
     scheduler_ends_the_job,
     rank_is_restarted,
 )
+
+
+# These take longer, and are left to `tox -e chaos`.
+LONG_FAULTS = (aggregator_is_told_to_end, ranks_are_faster_than_a_stalled_aggregator)
 
 
 def kill_aggregator(run: SimulatedRun) -> psutil.Process:

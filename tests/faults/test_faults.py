@@ -5,8 +5,9 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from faults import FAULTS, make_place, network_is_cut
+from faults import FAULTS, disk_has_no_room, make_place, network_is_cut
 from simulated_run import SimulatedRun
+from small_disk import SmallDisk
 from two_hosts import NotPermittedError, TwoHosts
 
 
@@ -31,3 +32,15 @@ def test_a_network_that_is_cut_and_heals_costs_no_row(run):
         network_is_cut(run, hosts, seconds=3.0)
     finally:
         hosts.close()
+
+
+def test_a_disk_that_is_filled_to_its_last_byte_and_freed_costs_no_row(run):
+    try:
+        disk = SmallDisk(run.place / "runs")
+    except NotPermittedError as error:
+        pytest.skip(f"no disk can be mounted here: {error}")
+    try:
+        disk_has_no_room(run, disk, Random("disk"))
+    finally:
+        run.close()
+        disk.close()

@@ -94,7 +94,7 @@ def test_a_run_among_strangers_refuses_and_counts_them_all_and_records_on(siege)
     assert telemetry.failures["refused.rows for another rank"] == 1
     assert telemetry.failures["refused.malformed"] == 4
     assert siege.grown_bytes < 64 * MIB
-    assert "Where the time went" in siege.said and "Refused and not recorded" in siege.said
+    assert "Where the time went" in siege.said and "Refused at the run's port" in siege.said
 
 
 def test_no_key_is_in_any_argument_environment_file_or_output(tmp_path):

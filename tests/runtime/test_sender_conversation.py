@@ -7,6 +7,7 @@ from telemetry_factory import make_finish, make_identity, make_step_row
 
 from traceml_core.runtime.conversation import (
     ANSWER_LIMIT_S,
+    FLUSH_LIMIT_S,
     LAST_ANSWER_LIMIT_S,
     REFUSED_INTERVAL_S,
     STORE_LIMIT_S,
@@ -183,11 +184,28 @@ def test_at_the_end_it_asks_sooner_and_a_new_aggregator_gets_its_time_to_store(w
     wire.rank.end(make_finish())
     wire.step()
     assert kinds(wire.step(after_s=LAST_ANSWER_LIMIT_S + 0.1)) == [Hello]
-    said = wire.step(Welcome(2, 0), after_s=5.0)
+    said = wire.step(Welcome(2, 0), after_s=STORE_LIMIT_S)
     assert seqs(said) == list(range(1, 17)) and Finish not in kinds(said)
     said = wire.step(Ack(16), after_s=STORE_LIMIT_S - 0.1)
     assert seqs(said) == [17, 18, 19, 20] and Finish not in kinds(said)
     assert kinds(wire.step(Ack(20))) == [Finish]
+
+
+def test_where_there_is_too_much_to_store_the_end_is_said_in_time_and_no_batch_after_it(wire):
+    wire.step()
+    wire.step(Welcome(1, 0))
+    wire.put(100)
+    wire.rank.end(make_finish())
+    wire.step()
+    said, stored = [], 0
+    while Finish not in kinds(said):
+        stored += 1
+        said = wire.step(Ack(stored), after_s=0.4)
+    assert stored == FLUSH_LIMIT_S // 0.4 + 1
+    assert wire.step(Ack(stored + 1)) == []
+    wire.step(after_s=LAST_ANSWER_LIMIT_S + 0.1)
+    said = wire.step(Welcome(1, stored + 1))
+    assert seqs(said)[0] == stored + 2 and kinds(said)[-1] is Finish
 
 
 def test_that_the_aggregator_answers_but_stores_nothing_does_not_put_the_end_off(wire):

@@ -216,7 +216,7 @@ def _notes(summary: FinalSummary) -> list[str]:
         notes.append(f"{_ranks(telemetry.unended_ranks)} did not say how it ended; its last seconds may be missing")
     refused = {edge: times for edge, times in telemetry.failures.items() if edge.startswith(REFUSED)}
     if refused:
-        notes.append(f"Refused and not recorded: {_times(refused)}; SECURITY.md says who may speak")
+        notes.append(f"Refused at the run's port: {_times(refused)}; SECURITY.md says who may speak")
     failed = {edge: times for edge, times in telemetry.failures.items() if edge not in refused}
     if failed:
         notes.append(f"TraceML itself failed at {_times(failed)}; errors.log says why")

@@ -33,6 +33,7 @@ ANSWER_LIMIT_S = 2.0
 LAST_ANSWER_LIMIT_S = 0.5
 REFUSED_INTERVAL_S = 0.25
 STORE_LIMIT_S = 1.0
+FLUSH_LIMIT_S = 3.0
 
 
 class Client(Protocol):
@@ -70,7 +71,7 @@ class Conversation:
         self._facts: RunFacts | None = None
         self._told_facts: RunFacts | None = None
         self._finish: Finish | None = None
-        self._stored_s = 0.0
+        self._stored_s = self._ends_since_s = 0.0
         self._told_finish = False
 
     def describe(self, facts: RunFacts) -> None:
@@ -80,11 +81,12 @@ class Conversation:
     def end(self, finish: Finish) -> None:
         """Say this once all batches are stored. `is_over` tells that it was heard, and its report is here.
 
-        Where batches are not stored for a second (the disk is full), it is said all the same: the report is of what
-        there is.
+        Where batches are not stored for a second (the disk is full), or there are too many for the time that is left,
+        it is said all the same: the report is of what there is. No batch follows it, so that what is missing of the
+        rows it tells of is lost, unless the rank is asked for more.
         """
         self._finish = finish
-        self._stored_s = self._now()
+        self._stored_s = self._ends_since_s = self._now()
 
     def exchange(self, wait_ms: int = 0) -> None:
         """Hear everything there is to hear, waiting `wait_ms` for it, then say what is to be said now."""
@@ -152,7 +154,8 @@ class Conversation:
         facts = self._facts
         if facts is not None and facts is not self._told_facts and self._client.send(Describe(facts)):
             self._told_facts = facts
-        self._outbox.send(self._client.send)
+        if not self._told_finish:
+            self._outbox.send(self._client.send)
         if self._finish is not None and not self._told_finish and self._has_flushed():
             self._told_finish = self._client.send(self._finish)
             if not self._finish.report:
@@ -160,4 +163,7 @@ class Conversation:
 
     def _has_flushed(self) -> bool:
         """Whether all batches are stored, or that is hopeless."""
-        return not len(self._outbox) or self._now() - self._stored_s > STORE_LIMIT_S
+        if not len(self._outbox):
+            return True
+        now = self._now()
+        return now - self._stored_s > STORE_LIMIT_S or now - self._ends_since_s > FLUSH_LIMIT_S

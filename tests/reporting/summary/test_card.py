@@ -158,7 +158,7 @@ def test_what_was_refused_redone_or_left_open_is_said_in_words_of_its_own():
     card = " ".join(render_card(make_summary(telemetry=telemetry)).split())
     assert "20 steps were done again after a restart" in card
     assert "Each of ranks 1, 2, 3, 4, 5, 6, 7, 8 and 3 more did not say how it ended" in card
-    assert "Refused and not recorded: no handshake 500" in card and "wrong key 1" in card
+    assert "Refused at the run's port: no handshake 500" in card and "wrong key 1" in card
     assert "TraceML itself failed at ingest 2x" in card
 
 
