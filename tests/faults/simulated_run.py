@@ -133,9 +133,18 @@ class SimulatedRun:
 
     def steps_done(self, pid: int, rank: int, at_s: float) -> int:
         """How many steps that process had done at a moment."""
+        done = [steps for told_s, who, steps, _ in self.progress(rank) if who == pid and told_s <= at_s]
+        return int(max(done, default=0))
+
+    def wait_for_drops(self, rank: int) -> None:
+        """Wait until this rank holds as much as it may, and drops what is more."""
+        wait_for(lambda: self.progress(rank)[-1][3] > 0)
+
+    def progress(self, rank: int) -> list[tuple[float, ...]]:
+        """What was noted after each block of steps: when, by which process, steps done, rows dropped."""
         text = (self.place / f"progress-{rank}").read_text()
-        lines = [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
-        return max((int(done) for told_s, who, done in lines if int(who) == pid and float(told_s) <= at_s), default=0)
+        whole = text[: text.rfind("\n") + 1]
+        return [tuple(map(float, line.split())) for line in whole.splitlines()]
 
     def summary(self) -> FinalSummary:
         """The final summary."""

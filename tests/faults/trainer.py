@@ -17,7 +17,7 @@ from pathlib import Path
 PLACE = Path(os.environ["SIM_PLACE"])
 RANK = int(os.environ["RANK"])
 STEP_S = float(os.environ["SIM_STEP_S"])
-BLOCK = 10
+BLOCK = 10 if STEP_S else 1_000
 
 REAL_TIME_NS = time.time_ns
 
@@ -84,7 +84,7 @@ def main() -> None:
     session.clock.leave(Phase.STARTUP)
     session.steps.start_at(int(os.environ.get("SIM_FROM", "0")))
     outbox = session._runtime._sender._outbox
-    cost_s = train(session, (PLACE / f"progress-{RANK}").open("a", buffering=1))
+    cost_s = train(session, outbox, (PLACE / f"progress-{RANK}").open("a", buffering=1))
     began = time.monotonic()
     session.close()
     told = {
@@ -99,7 +99,7 @@ def main() -> None:
     print(json.dumps(told))
 
 
-def train(session, progress) -> dict[str, float]:
+def train(session, outbox, progress) -> dict[str, float]:
     """Step until told to stop; the median CPU time of a block of steps, by whether the aggregator was said to stall."""
     cost_s: dict[str, list[float]] = {}
     while not (PLACE / "stop").exists():
@@ -114,7 +114,7 @@ def train(session, progress) -> dict[str, float]:
             session.steps.optimizer_step()
         spent_s = time.thread_time() - began_s
         cost_s.setdefault("stalled" if (PLACE / "stalled").exists() else "free", []).append(spent_s)
-        progress.write(f"{time.monotonic()} {os.getpid()} {session.steps.steps_done}\n")
+        progress.write(f"{time.monotonic()} {os.getpid()} {session.steps.steps_done} {outbox.rows_dropped + session.steps.dropped}\n")
     return {name: statistics.median(spent) for name, spent in cost_s.items()}
 
 
