@@ -143,11 +143,10 @@ class Ingest:
         self._opened_at = time.monotonic()
         try:
             self._writer = HistoryWriter(self._path, self._row_types)
+            if not self._ranks:
+                self._learn(self._writer)
         except sqlite3.Error as error:
             report_failure(_logger, "opening the history", error)
-            return
-        if not self._ranks:
-            self._learn(self._writer)
 
     def _learn(self, writer: HistoryWriter) -> None:
         """What an aggregator before this one has been told: how ranks ended, and who has not."""
