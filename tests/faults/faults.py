@@ -143,7 +143,7 @@ def disk_is_full(run: SimulatedRun, chance: Random) -> None:
 
 def disk_is_full_until_rows_are_dropped(run: SimulatedRun, chance: Random) -> None:
     """What could not be kept is counted and said."""
-    run.set(SIM_BOUND=str(20_000))
+    run.set(SIM_BOUND=str(12_000))
     run.start_all()
     with no_room_for_the_history(run):
         for rank in range(run.ranks):
@@ -172,7 +172,7 @@ def clock_jumps(run: SimulatedRun, chance: Random) -> None:
 
 def aggregator_is_stalled(run: SimulatedRun, chance: Random) -> None:
     """Stopped and continued: memory on the ranks is bounded, training as fast as before, drops are counted."""
-    run.set(SIM_BOUND=str(20_000))
+    run.set(SIM_BOUND=str(12_000))
     run.start_all()
     time.sleep(0.5)
     aggregator = run.aggregator()

@@ -114,7 +114,8 @@ def train(session, outbox, progress) -> dict[str, float]:
             session.steps.optimizer_step()
         spent_s = time.thread_time() - began_s
         cost_s.setdefault("stalled" if (PLACE / "stalled").exists() else "free", []).append(spent_s)
-        progress.write(f"{time.monotonic()} {os.getpid()} {session.steps.steps_done} {outbox.rows_dropped + session.steps.dropped}\n")
+        dropped = outbox.rows_dropped + session.steps.dropped
+        progress.write(f"{time.monotonic()} {os.getpid()} {session.steps.steps_done} {dropped}\n")
     return {name: statistics.median(spent) for name, spent in cost_s.items()}
 
 
