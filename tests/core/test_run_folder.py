@@ -44,7 +44,7 @@ def create(**settings) -> RunFolder:
 
 
 def make_manifest(folder: RunFolder, started_at: str = "2026-03-04T05:06:07.000+00:00") -> Manifest:
-    owner = Owner(host="node1", pid=17, created=1_700_000_000.5)
+    owner = Owner(host="node1", pid=17, birth="boot/1700")
     return Manifest(
         run_id=folder.run_id, name=folder.name, started_at=started_at, labels={"team": "vision"}, owner=owner
     )

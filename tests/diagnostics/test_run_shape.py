@@ -54,6 +54,11 @@ def test_only_the_last_start_of_a_rank_counts_for_how_the_run_ended():
     assert run_shape_of(records, None).status == "completed"
 
 
+def test_the_last_start_is_the_one_that_came_last_whatever_its_clock_said():
+    records = [record(0, started=9, status="failed"), record(0, incarnation=2, started=2, status="completed")]
+    assert run_shape_of(records, None).status == "completed"
+
+
 def test_whoever_knows_better_says_how_the_run_ended():
     assert run_shape_of([record(status="running")], None, status="interrupted").status == "interrupted"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import psutil
 
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.phases import Phase
+from traceml_core.core.process_birth import birth_of
 from traceml_core.core.rows import Row
 from traceml_core.core.run_folder import Manifest, Owner, RunFolder, write_manifest
 from traceml_core.history.writer import HistoryWriter
@@ -44,7 +44,8 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What a made-up run is like. Milliseconds, bytes; `around_ms` maps a phase to (every so many steps, how long).
 
     `status` None: the run was killed and never finished. `owner_lives`: the manifest names this very process.
-    `restart_after`: each rank dies after so many steps and starts again `redone_steps` before.
+    `restart_after`: each rank dies after so many steps and starts again `redone_steps` before, `restart_clock_s` later
+    by the wall clock. `unended`: ranks that never say how they ended.
     """
 
     name: str = "train-digits"
@@ -73,6 +74,8 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     host_cpu_percent: float = 40.0
     restart_after: int | None = None
     redone_steps: int = 5
+    restart_clock_s: float = 1.0
+    unended: tuple[int, ...] = ()
     status: RunStatus | None = "completed"
     error: RunError | None = None
     rows_dropped: int = 0
@@ -104,8 +107,8 @@ def make_run_folder(parent: Path, plan: RunPlan | None = None, **fields: object)
 
 
 def _owner(plan: RunPlan) -> Owner:
-    created = psutil.Process().create_time() if plan.owner_lives else 1.0
-    return Owner(host=socket.gethostname(), pid=os.getpid(), created=created)
+    birth = birth_of(os.getpid()) if plan.owner_lives else "long ago"
+    return Owner(host=socket.gethostname(), pid=os.getpid(), birth=birth)
 
 
 def _write_rank(writer: HistoryWriter, plan: RunPlan, rank: int) -> None:
@@ -116,7 +119,7 @@ def _write_rank(writer: HistoryWriter, plan: RunPlan, rank: int) -> None:
     ended_ns = _write_start(writer, before, rank, STARTED_NS)
     resumed_at = plan.restart_after - plan.redone_steps
     after = msgspec.structs.replace(plan, first_step=plan.first_step + resumed_at, steps=plan.steps - resumed_at)
-    _write_start(writer, after, rank, ended_ns + 10**9)
+    _write_start(writer, after, rank, ended_ns + int(plan.restart_clock_s * 1e9))
 
 
 def _write_start(writer: HistoryWriter, plan: RunPlan, rank: int, started_ns: int) -> int:
@@ -134,7 +137,7 @@ def _write_start(writer: HistoryWriter, plan: RunPlan, rank: int, started_ns: in
         dropped, failures = (plan.rows_dropped, dict(plan.failures)) if is_last else (0, {})
         chunks = chunks_of(rows[start : start + ROWS_A_BATCH])
         writer.write(Batch(*sender, number, wall_ns, dropped, failures, chunks))
-    if plan.status is not None:
+    if plan.status is not None and rank not in plan.unended:
         writer.finish(Finish(*sender, plan.status, plan.error, wall_ns, 9_000.0, rank == 0, "full", 80, False))
     return started_ns + wall_ns
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from telemetry_factory import make_batch, make_finish, make_hello, make_step_row
 
 from traceml_core.aggregator.ingest import Ingest
@@ -14,9 +17,24 @@ from traceml_core.history.writer import HistoryWriter
 from traceml_core.loggers.error_log import FAILURES
 from traceml_core.samplers.step_time import StepTimeRow
 from traceml_core.telemetry.facts import RunFacts
-from traceml_core.telemetry.messages import Ack, Describe, FromAggregator, Verdict, Welcome
+from traceml_core.telemetry.messages import (
+    Ack,
+    Describe,
+    FromAggregator,
+    RunError,
+    Verdict,
+    Welcome,
+    decode_from_rank,
+    encode,
+)
 
 RANK_0, RANK_1 = b"peer 0", b"peer 1"
+FROM_RANK = [
+    make_hello(0),
+    make_batch(1, [make_step_row(1)], failures={"Sender": 1}),
+    Describe(RunFacts(framework="manual", versions={"torch": "2"})),
+    make_finish(0, status="failed", error=RunError("ValueError", "boom", 1, 2), rows_made=4),
+]
 VERDICT = Verdict(
     "INPUT_BOUND", "warning", "Training waits for data.", "Raise num_workers.", {"traceml/step_time_ms": 1.0}
 )
@@ -166,6 +184,88 @@ def test_the_run_ends_as_its_ranks_said_and_as_interrupted_where_the_owner_said_
 def test_a_finish_without_a_hello_asks_for_the_report_and_harms_nothing(ingest):
     ingest.take([(RANK_0, make_finish(0))])
     assert list(ingest.report_requests) == [RANK_0]
+
+
+def test_an_end_that_is_said_again_is_nothing_new_unless_rows_came_between(ingest):
+    greet(ingest, 0)
+    ingest.take([(RANK_0, make_finish(0))])
+    changes = ingest.changes
+    ingest.report_requests.clear()
+    ingest.take([(RANK_0, make_finish(0))])
+    assert (ingest.changes, list(ingest.report_requests)) == (changes, [RANK_0])
+    ingest.take([(RANK_0, make_batch(1)), (RANK_0, make_finish(0))])
+    assert ingest.changes > changes
+
+
+def test_what_had_not_come_in_by_the_end_is_lost_until_it_comes(ingest, path):
+    greet(ingest, 0)
+    ingest.take([(RANK_0, make_batch(1, [make_step_row(1)])), (RANK_0, make_finish(0, rows_made=3))])
+    with HistoryReader(path) as reader:
+        assert reader.ranks()[0].rows_dropped == 2
+    rest = make_batch(2, [make_step_row(2), make_step_row(3)])
+    ingest.take([(RANK_0, rest), (RANK_0, make_finish(0, rows_made=3))])
+    with HistoryReader(path) as reader:
+        assert reader.ranks()[0].rows_dropped == 0
+
+
+@pytest.fixture
+def successor(ingest, path, said):
+    """An aggregator that begins where another one, which knew ranks 0 to 2, has died."""
+    greet(ingest, 0, 1, 2)
+    ingest.take([(RANK_1, make_finish(1, status="failed"))])
+    ingest.close()
+    successor = Ingest(path, (StepTimeRow,), lambda peer, message: said.append((peer, message)))
+    yield successor
+    successor.close()
+
+
+def test_a_successor_knows_how_ranks_have_ended(successor):
+    successor.take([(b"new 0", make_hello(0)), (b"new 0", make_finish(0))])
+    assert successor.ending == "failed"
+
+
+def test_a_successor_waits_for_ranks_that_may_come_back_but_not_for_long(successor, monkeypatch):
+    assert successor.away == {0, 2}
+    successor.take([(b"new 0", make_hello(0))])
+    assert (successor.away, successor.running) == ({2}, {0})
+    monkeypatch.setattr("traceml_core.aggregator.ingest.RETURN_LIMIT_S", 0.0)
+    assert successor.away == frozenset()
+
+
+NUMBERS = st.integers(-(2**63), 2**64 - 1)
+VALUES = st.recursive(
+    NUMBERS | st.floats() | st.text(max_size=9) | st.binary(max_size=9) | st.none() | st.booleans(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(FROM_RANK), st.lists(st.tuples(st.integers(0, 60), VALUES | NUMBERS), min_size=1, max_size=3))
+def test_no_message_that_can_be_decoded_stops_the_ingest(ingest, said, path, message, changes):
+    values = msgspec.msgpack.decode(encode(message))
+    for place, value in changes:
+        put_in(values, place, value)
+    try:
+        changed = decode_from_rank(encode(values))
+    except (ValueError, RecursionError):
+        return
+    greet(ingest, 0)
+    ingest.take([(RANK_0, changed)])
+    said.clear()
+    ingest.take([(RANK_0, make_hello(0))])
+    assert isinstance(said[-1][1], Welcome)
+
+
+def put_in(values: list, place: int, value: object) -> None:
+    """Replace the leaf of this number, counted through all that is nested."""
+    target = values[place % len(values)]
+    if isinstance(target, list) and target and place >= len(values):
+        put_in(target, place // len(values), value)
+    elif isinstance(target, dict) and target and place >= len(values):
+        target[sorted(target)[place // len(values) % len(target)]] = value
+    else:
+        values[place % len(values)] = value
 
 
 def test_what_failed_here_is_kept_with_the_history(ingest, path, monkeypatch):

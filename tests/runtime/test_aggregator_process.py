@@ -15,6 +15,7 @@ import pytest
 from telemetry_factory import make_batch, make_finish, make_hello, make_step_row
 
 from traceml_core.aggregator.owner_watch import OwnerWatch, read_line
+from traceml_core.core.process_birth import birth_of
 from traceml_core.core.run_folder import RunFolder, create_run_folder
 from traceml_core.core.settings import resolve_settings
 from traceml_core.history.reader import HistoryReader
@@ -196,7 +197,7 @@ def test_an_owner_is_gone_when_its_process_has_ended_though_the_pipe_is_open(mon
         monkeypatch.setattr("traceml_core.aggregator.owner_watch.POLL_INTERVAL_S", 0.0)
     read_end, write_end = os.pipe()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as owner:
-        watch = OwnerWatch(read_end, owner.pid, psutil.Process(owner.pid).create_time())
+        watch = OwnerWatch(read_end, owner.pid, birth_of(owner.pid))
         assert not watch.is_gone()
         owner.kill()
     assert watch.is_gone()
@@ -208,6 +209,6 @@ def test_a_later_process_with_the_owners_number_is_not_the_owner(monkeypatch):
     monkeypatch.delattr(os, "pidfd_open", raising=False)
     monkeypatch.setattr("traceml_core.aggregator.owner_watch.POLL_INTERVAL_S", 0.0)
     read_end, write_end = os.pipe()
-    assert OwnerWatch(read_end, os.getpid(), 12345.0).is_gone()
+    assert OwnerWatch(read_end, os.getpid(), "another boot/12345").is_gone()
     os.close(read_end)
     os.close(write_end)

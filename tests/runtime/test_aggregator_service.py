@@ -23,7 +23,6 @@ class FakeServer:
     """The wire as two queues."""
 
     def __init__(self) -> None:
-        self.refused: Counter[str] = Counter()
         self.inbox: SimpleQueue = SimpleQueue()
         self.said: SimpleQueue[tuple[bytes, FromAggregator]] = SimpleQueue()
 
@@ -35,6 +34,9 @@ class FakeServer:
         while not self.inbox.empty():
             messages.append(self.inbox.get())
         return messages
+
+    def take_refused(self) -> Counter[str]:
+        return Counter()
 
     def send(self, peer: bytes, message: FromAggregator) -> None:
         self.said.put((peer, message))
@@ -214,6 +216,24 @@ def test_live_summaries_follow_the_rows_and_their_verdict_rides_on_acks(aggregat
     aggregator.ask(RANK_0, make_finish(0))
     assert aggregator.reports.asked[0] == "warm up"
     assert aggregator.reports.asked[-1] == "completed, asked for"
+
+
+def test_ranks_that_go_on_for_ever_do_not_keep_it_and_what_comes_after_the_last_report_is_not_acked(
+    aggregator, monkeypatch
+):
+    monkeypatch.setattr(service_module, "DRAIN_LIMIT_S", 0.2)
+    aggregator.ask(RANK_0, make_hello(0))
+    aggregator.ask(RANK_1, make_hello(1))
+    aggregator.gone.set()
+    seq, acked = 0, 0
+    while aggregator.thread.is_alive():
+        seq += 1
+        aggregator.hear(RANK_1, make_batch(seq, [make_step_row(seq)], rank=1))
+        aggregator.thread.join(0.01)
+    while not aggregator.server.said.empty():
+        acked = max(acked, getattr(aggregator.answer()[1], "seq", 0))
+    assert aggregator.reports.finals == ["interrupted"] or len(aggregator.reports.finals) == 2
+    assert 0 < acked < seq
 
 
 def test_nobody_is_left_when_the_owner_keeps_its_pipe_open_for_long(aggregator, monkeypatch):

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 from telemetry_factory import make_finish, make_identity, make_step_row
 
-from traceml_core.runtime.conversation import ANSWER_LIMIT_S, FLUSH_SILENCE_S, REFUSED_INTERVAL_S, Conversation
+from traceml_core.runtime.conversation import (
+    ANSWER_LIMIT_S,
+    FLUSH_LIMIT_S,
+    LAST_ANSWER_LIMIT_S,
+    REFUSED_INTERVAL_S,
+    STORE_LIMIT_S,
+    Conversation,
+)
 from traceml_core.runtime.outbox import Outbox, sized_chunks
 from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import (
@@ -144,7 +151,7 @@ def test_the_end_is_said_right_behind_the_last_batch_and_over_with_its_report(wi
     batch, finish = wire.step()
     assert (batch.seq, finish.after_seq) == (1, 1)
     assert wire.step(Ack(1)) == []
-    assert wire.step(after_s=1.1) == [] and not wire.rank.is_over
+    assert wire.step(after_s=0.4) == [] and not wire.rank.is_over
     wire.step(Report("card", VERDICT))
     assert wire.rank.is_over and wire.rank.report == Report("card", VERDICT)
 
@@ -156,9 +163,9 @@ def test_where_batches_are_not_stored_the_end_is_said_again_so_that_it_counts_wi
     wire.step()
     wire.now_s += 60.0
     wire.rank.end(make_finish())
-    (finish,) = wire.step(Ack(1), after_s=FLUSH_SILENCE_S - 0.1)
+    (finish,) = wire.step(Ack(1), after_s=STORE_LIMIT_S - 0.1)
     assert finish.after_seq == 2
-    assert Finish not in kinds(wire.step(after_s=FLUSH_SILENCE_S - 0.1))
+    assert Finish not in kinds(wire.step(after_s=STORE_LIMIT_S - 0.1))
     (again,) = (said for said in wire.step(after_s=0.2) if isinstance(said, Finish))
     assert again.after_seq == 0
     assert Finish not in kinds(wire.step(after_s=0.1))
@@ -184,6 +191,47 @@ def test_the_end_is_said_again_to_a_new_aggregator_and_after_silence(wire):
     assert kinds(wire.step(Welcome(2, 0))) == [Finish]
     assert kinds(wire.step(after_s=ANSWER_LIMIT_S + 0.1)) == [Hello]
     assert kinds(wire.step(Welcome(2, 0))) == [Finish]
+
+
+def test_at_the_end_it_asks_sooner_and_a_new_aggregator_gets_its_time_to_store(wire):
+    wire.step()
+    wire.step(Welcome(1, 0))
+    wire.put(20)
+    wire.rank.end(make_finish())
+    wire.step()
+    assert kinds(wire.step(after_s=LAST_ANSWER_LIMIT_S + 0.1)) == [Hello]
+    said = wire.step(Welcome(2, 0), after_s=STORE_LIMIT_S)
+    assert seqs(said) == list(range(1, 17)) and Finish not in kinds(said)
+    said = wire.step(Ack(16), after_s=STORE_LIMIT_S - 0.1)
+    *batches, finish = said
+    assert seqs(batches) == [17, 18, 19, 20] and finish.after_seq == 20
+    assert wire.step(Ack(20)) == []
+
+
+def test_where_there_is_too_much_to_store_the_end_is_said_in_time_and_no_batch_after_it(wire):
+    wire.step()
+    wire.step(Welcome(1, 0))
+    wire.put(100)
+    wire.rank.end(make_finish())
+    wire.step()
+    said, stored = [], 0
+    while Finish not in kinds(said):
+        stored += 1
+        said = wire.step(Ack(stored), after_s=0.4)
+    assert stored == FLUSH_LIMIT_S // 0.4 + 1
+    assert wire.step(Ack(stored + 1)) == []
+    wire.step(after_s=LAST_ANSWER_LIMIT_S + 0.1)
+    said = wire.step(Welcome(1, stored + 1))
+    assert seqs(said)[0] == stored + 2 and kinds(said)[-1] is Finish
+
+
+def test_that_the_aggregator_answers_but_stores_nothing_does_not_put_the_end_off(wire):
+    wire.step()
+    wire.step(Welcome(1, 0))
+    wire.put()
+    wire.rank.end(make_finish())
+    said = [message for _ in range(4) for message in wire.step(Welcome(1, 0), after_s=0.4)]
+    assert Finish in kinds(said)
 
 
 def test_a_rank_that_wants_no_report_knows_by_a_last_hello_that_it_was_heard(wire):

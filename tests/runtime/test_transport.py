@@ -10,10 +10,13 @@ import pytest
 import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.pretty import pretty_repr
 from telemetry_factory import make_batch, make_finish, make_hello, make_step_row
 
+from traceml_core.runtime.aggregator_config import AggregatorConfig
 from traceml_core.telemetry.messages import Batch, Hello, Refused, Welcome
 from traceml_core.transport import listener
+from traceml_core.transport import server as server_module
 from traceml_core.transport.client import SEND_QUEUE, TelemetryClient
 from traceml_core.transport.keys import Ticket, make_keys, ticket_for
 from traceml_core.transport.listener import address_in_job, address_towards, endpoint_of, open_listener
@@ -62,6 +65,15 @@ class Wire:
             if self.server.refused[reason] >= count:
                 return received
         raise TimeoutError(f"refused: {self.server.refused}")
+
+    def receive_strangers(self, count: int) -> None:
+        counted = 0
+        for _ in range(LIMIT_MS // 50):
+            assert self.server.receive(50) == []
+            counted += self.server.take_refused()["no handshake"]
+            if counted >= count:
+                return
+        raise TimeoutError(f"{counted} strangers")
 
     def close(self) -> None:
         for client in self.clients:
@@ -133,6 +145,40 @@ def test_a_client_without_any_key_adds_nothing(wire):
     assert server.receive(SHORT_MS) == []
     plain.close()
     context.term()
+
+
+def test_connections_that_never_get_through_the_handshake_are_counted_once_and_ranks_never(wire, monkeypatch):
+    monkeypatch.setattr(server_module, "HANDSHAKE_MS", 200)
+    wire.serve()
+    address = wire.listener.getsockname()
+    member = wire.client()
+    with socket.create_connection(address), socket.create_connection(address) as browser:
+        browser.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        member.send(make_hello())
+        wire.receive()
+        wire.receive_strangers(2)
+    member.close()
+    wire.client().send(make_hello(1))
+    wire.receive()
+    assert wire.server.receive(SHORT_MS) == [] and wire.server.take_refused() == {}
+
+
+def test_a_frame_that_promises_more_than_the_cap_is_cut_off_before_it_costs_memory(wire):
+    wire.serve()
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
+    with socket.create_connection(wire.listener.getsockname()) as liar:
+        liar.sendall(greeting + b"\x02" + (2**32).to_bytes(8, "big"))
+        wire.receive_strangers(1)
+
+
+def test_keys_have_no_representation(wire):
+    keys = [getattr(wire.keys, name) for name in wire.keys.__struct_fields__]
+    config = AggregatorConfig(
+        run_id="run", folder="runs/run", owner_pid=1, owner_birth="", profile="run", mode="summary",
+        server_public=keys[0], server_secret=keys[1], client_public=keys[2],
+    )  # fmt: skip
+    shown = "".join(f"{value!r}{pretty_repr(value)}" for value in (wire.keys, wire.ticket, config))
+    assert not [key for key in keys if key in shown]
 
 
 def test_a_client_that_takes_another_server_for_ours_says_nothing_to_it(wire):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.rows import Row
+from traceml_core.history.tables import row_table
 from traceml_core.telemetry.facts import LoaderFacts, RunFacts
 from traceml_core.telemetry.messages import (
     Ack,
@@ -78,6 +81,43 @@ def test_half_a_message_is_an_error_of_msgspec(message):
     for decode in (decode_from_rank, decode_from_aggregator):
         with pytest.raises(msgspec.MsgspecError):
             decode(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\x92\xdb\xff\xff\xff\xff",
+        b"\x92\xa8describe\xc9\xff\xff\xff\xff\x01",
+        encode(FROM_RANK[1])[: -len(encode(chunks_of(ROWS)))] + b"\xdd\xff\xff\xff\xff",
+        b"\x91" * 1_000_000,
+    ],
+    ids=["array", "map", "text", "extension", "chunks", "nesting"],
+)
+def test_a_length_that_is_only_announced_costs_no_memory(data):
+    tracemalloc.start()
+    try:
+        for decode in (decode_from_rank, row_table(ThisRow).decode):
+            with pytest.raises((msgspec.MsgspecError, RecursionError)):
+                decode(data)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 2**64 - 1])
+def test_numbers_that_no_database_holds_are_refused(number):
+    for message in (FROM_RANK[0], FROM_RANK[1], FROM_RANK[3]):
+        values = msgspec.msgpack.decode(encode(message))
+        for place, value in enumerate(values):
+            if type(value) is int and -(2**64) < number < 2**64:
+                try:
+                    changed = encode([*values[:place], number, *values[place + 1 :]])
+                except OverflowError:
+                    continue  # msgpack has no such number either
+                with pytest.raises(msgspec.ValidationError):
+                    decode_from_rank(changed)
 
 
 @given(

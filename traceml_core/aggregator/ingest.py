@@ -28,6 +28,8 @@ from traceml_core.telemetry.messages import (
 # Batches share a transaction for this long at most: a rank that hears nothing for 2 s sends everything again.
 GROUP_S = 0.1
 REOPEN_INTERVAL_S = 1.0
+# Ranks whose aggregator has died notice that after 2 s of silence, and say hello to its successor.
+RETURN_LIMIT_S = 3.0
 
 _logger = get_error_logger("ingest")
 
@@ -57,6 +59,9 @@ class Ingest:
         self._facts: dict[int, RunFacts] = {}
         self._finishes: dict[bytes, Finish] = {}
         self._early: dict[bytes, Finish] = {}
+        self._heard_finishes: dict[bytes, Finish] = {}
+        self._away: dict[int, int] = {}
+        self._started_at = time.monotonic()
         self._endings: dict[int, RunStatus] = {}
         self._verdict_sent: dict[bytes, Verdict] = {}
         self._opened_at = 0.0
@@ -67,6 +72,13 @@ class Ingest:
     def running(self) -> frozenset[int]:
         """The ranks that said hello and have not finished."""
         return frozenset(self._running)
+
+    @property
+    def away(self) -> frozenset[int]:
+        """The ranks that said hello to an aggregator before this one, have not finished, and may still come back."""
+        if self._away and time.monotonic() - self._started_at > RETURN_LIMIT_S:
+            self._away.clear()
+        return frozenset(self._away)
 
     @property
     def ending(self) -> RunStatus:
@@ -138,8 +150,20 @@ class Ingest:
         self._opened_at = time.monotonic()
         try:
             self._writer = HistoryWriter(self._path, self._row_types)
+            if not self._ranks:
+                self._learn(self._writer)
         except sqlite3.Error as error:
             report_failure(_logger, "opening the history", error)
+
+    def _learn(self, writer: HistoryWriter) -> None:
+        """What an aggregator before this one has been told: how ranks ended, and who has not."""
+        for rank, incarnation, status in writer.statuses():
+            self._away.pop(rank, None)
+            self._endings.pop(rank, None)
+            if status == "running":
+                self._away[rank] = incarnation
+            else:
+                self._endings[rank] = status
 
     def _handle(self, peer: bytes, message: FromRank) -> None:
         if isinstance(message, Finish):
@@ -163,6 +187,7 @@ class Ingest:
             identity = message.identity
             self.commit()
             watermark = writer.hello(identity, message.started_unix_ns)
+            self._away.pop(identity.rank, None)
             if peer not in self._ranks:
                 self._ranks[peer] = (identity.rank, identity.incarnation)
                 self._running[identity.rank] = identity.incarnation
@@ -170,7 +195,8 @@ class Ingest:
                 self.changes += 1
             self._send(peer, Welcome(self._aggregator, watermark))
             return
-        writer.write(message)
+        if writer.write(message):
+            self._heard_finishes.pop(peer, None)
         # A batch that was stored before is acked again: its rank did not hear it the first time.
         self._acks[peer] = max(self._acks.get(peer, 0), message.seq)
 
@@ -185,12 +211,14 @@ class Ingest:
         return bool(ended)
 
     def _finish(self, peer: bytes, finish: Finish) -> None:
-        self._finishes[peer] = finish
+        if finish.report:
+            self.report_requests[peer] = finish
+        if self._heard_finishes.get(peer) == finish:
+            return  # said again by a rank that waits for the report; nothing is new
+        self._finishes[peer] = self._heard_finishes[peer] = finish
         self._endings[finish.rank] = finish.status
         if self._running.get(finish.rank) == finish.incarnation:
             del self._running[finish.rank]
-        if finish.report:
-            self.report_requests[peer] = finish
 
     def _undone(self, error: sqlite3.Error) -> None:
         self._acks.clear()

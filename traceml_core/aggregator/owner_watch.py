@@ -7,8 +7,9 @@ import select
 import time
 from collections.abc import Callable
 
+from traceml_core.core.process_birth import birth_of
+
 POLL_INTERVAL_S = 1.0
-CREATED_TOLERANCE_S = 2.0
 LINE_LIMIT_BYTES = 64 * 1024
 
 
@@ -34,8 +35,8 @@ def read_line(descriptor: int, timeout_s: float = 10.0) -> bytes:
 class OwnerWatch:
     """Tells when the owner has closed its pipe or has ended. Costs a system call each time it is asked."""
 
-    def __init__(self, pipe: int, pid: int, created: float) -> None:
-        """Watch the pipe's write end, and the process `pid` that was created at `created` (Unix seconds)."""
+    def __init__(self, pipe: int, pid: int, birth: str | None) -> None:
+        """Watch the pipe's write end, and the process `pid` of this birth."""
         self._poll = select.poll()
         self._poll.register(pipe, select.POLLIN | select.POLLHUP)
         self._pipe = pipe
@@ -47,7 +48,7 @@ class OwnerWatch:
         except ProcessLookupError:
             self._gone = True
         except (AttributeError, OSError):
-            self._is_alive = lambda: _is_alive(pid, created)
+            self._is_alive = lambda: _is_alive(pid, birth)
         self._asked_at = time.monotonic()
 
     def is_gone(self) -> bool:
@@ -67,13 +68,8 @@ class OwnerWatch:
         return bool(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL))
 
 
-def _is_alive(pid: int, created: float) -> bool:
-    import psutil  # only where there are no process descriptors: its import would delay the first hello
-
+def _is_alive(pid: int, birth: str | None) -> bool:
     try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - created) < CREATED_TOLERANCE_S and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.Error:
+        return birth_of(pid) == birth is not None
+    except PermissionError:
         return True

@@ -6,6 +6,7 @@ Nothing heavy is imported here: the first hello is answered before numpy is load
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -40,10 +41,14 @@ FIRST_LIVE_INTERVAL_S = 0.25
 # A live summary may take this part of one core: a long run's takes longer, so there are fewer of them.
 LIVE_SHARE = 0.1
 OTHER_RANKS_S = 1.0
+# How long nothing is heard once the owner is gone until what was under way has come in, and until the other ranks
+# count as gone as well: a rank that lives samples itself once a second.
 QUIET_S = 0.5
+OTHERS_QUIET_S = 1.5
 DRAIN_LIMIT_S = 4.0
 REPORT_LIMIT_S = 60.0
 LINGER_S = 60.0
+MOST_DESCRIPTORS = 65_536
 
 _logger = get_error_logger("aggregator")
 
@@ -51,7 +56,9 @@ _logger = get_error_logger("aggregator")
 class Server(Protocol):
     """The aggregator's end of the wire."""
 
-    refused: Counter[str]
+    def take_refused(self) -> Counter[str]:
+        """What was refused since this was last asked, by reason."""
+        ...
 
     def receive(self, timeout_ms: int) -> list[tuple[bytes, FromRank]]:
         """What ranks said, within the time."""
@@ -100,7 +107,7 @@ class Service:
             now = time.monotonic()
             if messages:
                 self._heard_at = now
-            if not self._is_drained(now):
+            if not self._is_deaf(now):
                 with fail_open(_logger, "storing what ranks said"):
                     self._ingest.take(messages)
             if self._ending_at is None and (self._stopped or self._owner_is_gone()):
@@ -125,11 +132,15 @@ class Service:
 
     def _is_quiet(self, now: float) -> bool:
         """Whether nothing more is to be expected, once the owner is gone."""
-        since = max(self._heard_at, self._ending_at or now)
-        return not self._ingest.running or now - since > QUIET_S or self._is_drained(now)
+        if self._is_deaf(now):
+            return True
+        if self._ingest.away:
+            return False
+        quiet_s = QUIET_S if self._ingest.running <= {0} else OTHERS_QUIET_S
+        return not self._ingest.running or now - max(self._heard_at, self._ending_at or now) > quiet_s
 
-    def _is_drained(self, now: float) -> bool:
-        """Whether the owner has been gone for so long that ranks which go on without it are heard no more."""
+    def _is_deaf(self, now: float) -> bool:
+        """Whether the last report is due: what comes in later would be acked and in no report."""
         return self._ending_at is not None and now - self._ending_at > DRAIN_LIMIT_S
 
     def _is_stale(self) -> bool:
@@ -168,7 +179,8 @@ class Service:
         request = next(iter(self._ingest.report_requests.values()), None)
         if self._report is None and request is not None:
             self._asked_at = now if self._asked_at is None else self._asked_at
-            if self._ingest.running and now - self._asked_at < OTHER_RANKS_S and self._ending_at is None:
+            others_come = self._ingest.away or (self._ingest.running and now - self._asked_at < OTHER_RANKS_S)
+            if others_come and self._ending_at is None:
                 return
         elif self._ending_at is None or not self._is_stale() or not self._is_quiet(now):
             return
@@ -200,9 +212,8 @@ class Service:
                 self._ingest.close(synced=False)
 
     def _keep_failures(self) -> None:
-        refused = {f"refused.{reason}": count for reason, count in self._server.refused.items()}
-        self._server.refused.clear()
-        self._ingest.keep_failures(refused)
+        refused = self._server.take_refused()
+        self._ingest.keep_failures({f"refused.{reason}": count for reason, count in refused.items()})
 
 
 def main(listening_fd: int, owner_fd: int) -> None:
@@ -215,10 +226,19 @@ def main(listening_fd: int, owner_fd: int) -> None:
         _serve(config, listening_fd, owner_fd)
 
 
+def _allow_many_connections() -> None:
+    """As many descriptors as the system allows: every rank is a connection, and strangers must not use them up."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    with fail_open(_logger, "allowing many connections"):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _serve(config: AggregatorConfig, listening_fd: int, owner_fd: int) -> None:
     from traceml_core.runtime.sampler_registry import row_types
     from traceml_core.transport.server import TelemetryServer
 
+    _allow_many_connections()
     server = TelemetryServer(
         listening_fd,
         server_public=config.server_public,
@@ -229,7 +249,7 @@ def _serve(config: AggregatorConfig, listening_fd: int, owner_fd: int) -> None:
         folder = open_run_folder(Path(config.folder))
         ingest = Ingest(folder.history, row_types(), server.send)
         reports = Reports(folder, driver_for(config.mode, folder))
-        watch = OwnerWatch(owner_fd, config.owner_pid, config.owner_created)
+        watch = OwnerWatch(owner_fd, config.owner_pid, config.owner_birth)
         service = Service(server, ingest, reports, watch.is_gone)
         signal.signal(signal.SIGTERM, lambda *_: service.stop())
         service.run()

@@ -8,6 +8,8 @@ import socket
 
 import msgspec
 
+from traceml_core.core.integers import Count, Integer
+
 
 class RankIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """One training process, as its framework names it.
@@ -16,10 +18,10 @@ class RankIdentity(msgspec.Struct, frozen=True, kw_only=True):
     runtime start, so that a rank that was restarted is told from its predecessor.
     """
 
-    rank: int = 0
-    local_rank: int = 0
-    world_size: int = 1
-    nodes: int = 1
+    rank: Count = 0
+    local_rank: Integer = 0
+    world_size: Count = 1
+    nodes: Count = 1
     host: str = msgspec.field(default_factory=socket.gethostname)
-    pid: int = msgspec.field(default_factory=os.getpid)
-    incarnation: int = msgspec.field(default_factory=lambda: secrets.randbits(64) - 2**63)
+    pid: Integer = msgspec.field(default_factory=os.getpid)
+    incarnation: Integer = msgspec.field(default_factory=lambda: secrets.randbits(64) - 2**63)

@@ -62,11 +62,11 @@ class RunFolder(msgspec.Struct, frozen=True):
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
-    """The process that owns the run: its creation time tells it from a later process of the same number."""
+    """The process that owns the run: its birth tells it from a later process of the same number."""
 
     host: str
     pid: int
-    created: float
+    birth: str | None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,15 +66,16 @@ class RunShape(msgspec.Struct, frozen=True, kw_only=True):
 def run_shape_of(records: Sequence[RankRecord], facts: RunFacts | None, *, status: RunStatus | None = None) -> RunShape:
     """The shape of a run from what its ranks said.
 
-    `status` is given by whoever knows better than the ranks (an aggregator whose owner is gone); else a rank that
-    failed makes the run failed, and so on by how much it matters.
+    `records` are in the order in which they came: the wall clock may be set between two lives of one rank. `status` is
+    given by whoever knows better than the ranks (an aggregator whose owner is gone); else a rank that failed makes the
+    run failed, and so on by how much it matters.
     """
     ranks = []
     for rank in sorted({record.rank for record in records}):
         mine = [record for record in records if record.rank == rank]
         wall_ns = sum(record.elapsed_ns if record.wall_ns is None else record.wall_ns for record in mine)
         ranks.append(RankShape(rank=rank, wall_ns=wall_ns, incarnations=len(mine), host=mine[-1].host))
-    last = [max((one for one in records if one.rank == rank.rank), key=_started) for rank in ranks]
+    last = list({record.rank: record for record in records}.values())
     stati = {record.status for record in last}
     told: RunStatus = next((one for one in _BY_WEIGHT if one in stati), "running")
     errors = [record.error for record in sorted(last, key=_weight) if record.error is not None]
@@ -85,10 +86,6 @@ def run_shape_of(records: Sequence[RankRecord], facts: RunFacts | None, *, statu
         status=status if status is not None else told,
         error=errors[0] if errors else None,
     )
-
-
-def _started(record: RankRecord) -> int:
-    return record.started_unix_ns
 
 
 def _weight(record: RankRecord) -> tuple[int, int]:

@@ -113,12 +113,10 @@ class HistoryReader:
             return [name for (name,) in rows if name not in ("ranks", "facts", "failures")]
 
     def ranks(self) -> list[RankRecord]:
-        """Every incarnation of every rank, by rank, then by when it started."""
+        """Every incarnation of every rank, by rank, then in the order in which they came."""
         fields = RankRecord.__struct_fields__
         with self._guard():
-            rows = self._connection.execute(
-                f"SELECT {', '.join(fields)} FROM ranks ORDER BY rank, started_unix_ns, source"
-            )
+            rows = self._connection.execute(f"SELECT {', '.join(fields)} FROM ranks ORDER BY rank, source")
             return [_rank_record(dict(zip(fields, row, strict=True))) for row in rows]
 
     def facts(self) -> RunFacts | None:

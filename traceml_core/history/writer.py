@@ -17,7 +17,7 @@ from traceml_core.history.database import open_for_writing
 from traceml_core.history.tables import create_tables, row_table
 from traceml_core.loggers.error_log import get_error_logger, report_failure
 from traceml_core.telemetry.facts import RunFacts
-from traceml_core.telemetry.messages import Batch, Chunk, Finish
+from traceml_core.telemetry.messages import Batch, Chunk, Finish, RunStatus
 
 _logger = get_error_logger("history")
 
@@ -126,10 +126,22 @@ class HistoryWriter:
             return
         error = None if finish.error is None else msgspec.json.encode(finish.error).decode()
         self._execute(
-            "UPDATE ranks SET status = ?, error = ?, wall_ns = ?, overhead_ns_per_step = ?, last_seen_unix_ns = ? "
-            "WHERE source = ?",
-            (finish.status, error, finish.wall_ns, finish.overhead_ns_per_step, time.time_ns(), source.id),
+            "UPDATE ranks SET status = ?, error = ?, wall_ns = ?, overhead_ns_per_step = ?, last_seen_unix_ns = ?, "
+            "rows_dropped = coalesce(max(? - rows_received, 0), rows_dropped) WHERE source = ?",
+            (
+                finish.status,
+                error,
+                finish.wall_ns,
+                finish.overhead_ns_per_step,
+                time.time_ns(),
+                finish.rows_made,
+                source.id,
+            ),
         )
+
+    def statuses(self) -> list[tuple[int, int, RunStatus]]:
+        """Rank, incarnation and status of everybody who has said hello so far, in that order."""
+        return list(self._connection.execute("SELECT rank, incarnation, status FROM ranks ORDER BY source"))
 
     def failed(self, failures: Mapping[str, int]) -> None:
         """Add to what failed in the aggregator itself, by edge."""

@@ -84,6 +84,10 @@ class StepRecorder:
         if memory is not None:
             clock.on_boundary(memory.boundary)
 
+    def unix_ns(self) -> int:
+        """The present moment on the clock of `StepRecord.started_ns`: Unix time that no clock change makes jump."""
+        return perf_counter_ns() + self._unix_offset_ns
+
     def start_at(self, step: int) -> None:
         """The framework's step counter before the first step: 0, or where a resumed run goes on."""
         self.step = step

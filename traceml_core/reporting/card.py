@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from rich.text import Text
@@ -21,10 +22,14 @@ BADGE_STYLES = {"info": "black on green", "warning": "black on yellow", "critica
 MOST_PHASES = 8
 MOST_SENTENCE_LINES = 8
 MOST_OTHER_ISSUES = 3
+MOST_RANKS = 8
 SMALL_SHARE = 0.005
 LABEL_COLUMNS = 17
 NUMBER_COLUMNS = 17
 IN_STEP_KEYS = frozenset(phase.key for phase in STEP_PHASES)
+
+# What begins with this in `telemetry.failures` was said by somebody else, and not taken.
+REFUSED = "refused."
 
 logger = get_error_logger("Card")
 
@@ -208,7 +213,24 @@ def _notes(summary: FinalSummary) -> list[str]:
     if telemetry.rows_lost:
         total = telemetry.rows_lost + telemetry.rows_received
         notes.append(f"{count(telemetry.rows_lost)} of {count(total)} rows were lost; the numbers miss them")
-    if telemetry.failures:
-        parts = ", ".join(f"{edge} {count(times)}×" for edge, times in sorted(telemetry.failures.items()))
-        notes.append(f"TraceML itself failed at {parts}; errors.log says why")
+    if telemetry.redone_steps:
+        notes.append(f"{count(telemetry.redone_steps)} steps were done again after a restart; their last doing counts")
+    if telemetry.unended_ranks and summary.run.status in ("completed", "failed"):
+        notes.append(f"{_ranks(telemetry.unended_ranks)} did not say how it ended; its last seconds may be missing")
+    refused = {edge: times for edge, times in telemetry.failures.items() if edge.startswith(REFUSED)}
+    if refused:
+        notes.append(f"Refused at the run's port: {_times(refused)}; SECURITY.md says who may speak")
+    failed = {edge: times for edge, times in telemetry.failures.items() if edge not in refused}
+    if failed:
+        notes.append(f"TraceML itself failed at {_times(failed)}; errors.log says why")
     return notes
+
+
+def _times(failures: Mapping[str, int]) -> str:
+    return ", ".join(f"{edge.removeprefix(REFUSED)} {count(times)}×" for edge, times in sorted(failures.items()))
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    named = ", ".join(map(str, ranks[:MOST_RANKS]))
+    more = f" and {count(len(ranks) - MOST_RANKS)} more" if len(ranks) > MOST_RANKS else ""
+    return f"{'Rank' if len(ranks) == 1 else 'Each of ranks'} {named}{more}"

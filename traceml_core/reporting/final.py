@@ -70,7 +70,12 @@ def build_summary(
         time_budget=numbers.budget,
         sections=sections,
         telemetry=summarise_telemetry(
-            stored.ranks, failures, steps=numbers.steps, wall_s=stored.shape.wall_s, report_s=report_s
+            stored.ranks,
+            failures,
+            steps=numbers.steps,
+            redone_steps=numbers.redone_steps,
+            wall_s=stored.shape.wall_s,
+            report_s=report_s,
         ),
     )
 

@@ -23,6 +23,7 @@ class RunNumbers(msgspec.Struct, frozen=True, kw_only=True):
     """What a section knows of the run as a whole, for the summary's own fields."""
 
     steps: int
+    redone_steps: int = 0
     samples_per_s: float | None
     tokens_per_s: float | None
     budget: TimeBudget

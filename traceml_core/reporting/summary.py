@@ -10,7 +10,7 @@ from traceml_core.diagnostics.model import Issue, Stat
 from traceml_core.telemetry.facts import LoaderFacts
 from traceml_core.telemetry.messages import RunStatus
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 class ErrorSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +102,11 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TelemetrySummary(msgspec.Struct, frozen=True, kw_only=True):
-    """How well the run was measured, and what measuring cost."""
+    """How well the run was measured, and what measuring cost.
+
+    `redone_steps` were done again after a restart, by all ranks together; the last doing of each counts.
+    `unended_ranks` never said how they ended: the last seconds of each may be missing.
+    """
 
     rows_received: int
     rows_lost: int
@@ -111,6 +115,8 @@ class TelemetrySummary(msgspec.Struct, frozen=True, kw_only=True):
     overhead_us_per_step: float | None
     overhead_share: float | None
     report_s: float | None
+    redone_steps: int = 0
+    unended_ranks: list[int] = []
 
 
 class FinalSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,10 +6,7 @@ import msgspec
 
 
 class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything an aggregator needs to serve one run. Keys are Z85 text; times Unix seconds.
-
-    `module_paths` are the directories of this package and its dependencies, searched after Python's own.
-    """
+    """Everything an aggregator needs to serve one run. Keys are Z85 text."""
 
     run_id: str
     folder: str
@@ -17,6 +14,14 @@ class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True):
     server_secret: str
     client_public: str
     owner_pid: int
-    owner_created: float
+    owner_birth: str | None
     profile: str
     mode: str
+
+    def __repr__(self) -> str:
+        """Without the keys: tracebacks that show local variables end in logs."""
+        return f"AggregatorConfig(run_id={self.run_id!r}, folder={self.folder!r}, …)"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        """Without the keys."""
+        return [("run_id", self.run_id), ("folder", self.folder)]

@@ -31,8 +31,11 @@ from traceml_core.telemetry.messages import (
 )
 
 ANSWER_LIMIT_S = 2.0
+# At the end training waits, for less than 5 s in all: time enough for a new aggregator only if it is noticed soon.
+LAST_ANSWER_LIMIT_S = 0.5
 REFUSED_INTERVAL_S = 0.25
-FLUSH_SILENCE_S = 1.0
+STORE_LIMIT_S = 1.0
+FLUSH_LIMIT_S = 3.0
 
 
 class Client(Protocol):
@@ -70,7 +73,7 @@ class Conversation:
         self._facts: RunFacts | None = None
         self._told_facts: RunFacts | None = None
         self._finish: Finish | None = None
-        self._ends_since_s = 0.0
+        self._stored_s = self._ends_since_s = 0.0
         self._told_finish = False
         self._insists = False
 
@@ -81,11 +84,12 @@ class Conversation:
     def end(self, finish: Finish) -> None:
         """Say this right after the last batch; it counts once they all are stored. `is_over`: its report is here.
 
-        Where batches are not stored for a second (the disk is full), it is said again so that it counts all the same:
-        the report is of what there is.
+        Where batches are not stored for a second (the disk is full), or there are too many for the time that is left,
+        it is said again so that it counts all the same: the report is of what there is. No batch follows that, so that
+        what is missing of the rows it tells of is lost, unless the rank is asked for more.
         """
         self._finish = finish
-        self._ends_since_s = self._now()
+        self._stored_s = self._ends_since_s = self._now()
 
     def exchange(self, wait_ms: int = 0) -> None:
         """Hear everything there is to hear, waiting `wait_ms` for it, then say what is to be said now."""
@@ -103,7 +107,7 @@ class Conversation:
         if isinstance(message, Welcome):
             self._hear_welcome(message)
         elif isinstance(message, Ack):
-            self._outbox.acknowledge(message.seq)
+            self._acknowledge(message.seq)
             self.verdict = message.verdict or self.verdict
         elif isinstance(message, Report):
             self.report = message
@@ -114,7 +118,9 @@ class Conversation:
 
     def _hear_welcome(self, welcome: Welcome) -> None:
         self.is_welcome = True
-        self._outbox.acknowledge(welcome.watermark)
+        self._acknowledge(welcome.watermark)
+        if welcome.aggregator != self._aggregator:
+            self._stored_s = self._now()  # a new one has had no time yet
         if self._asks_again or welcome.aggregator != self._aggregator:
             self._aggregator = welcome.aggregator
             self._outbox.rewind()
@@ -125,6 +131,12 @@ class Conversation:
             self.is_over = self._insists or not len(self._outbox)
         self._asks_again = False
 
+    def _acknowledge(self, seq: int) -> None:
+        waiting = len(self._outbox)
+        self._outbox.acknowledge(seq)
+        if len(self._outbox) < waiting:
+            self._stored_s = self._now()
+
     def _is_to_ask(self) -> bool:
         if self._asked_s is None:
             return True
@@ -132,7 +144,8 @@ class Conversation:
         if self._was_refused:
             return now - self._asked_s > REFUSED_INTERVAL_S
         waits = self._outbox.waits or not self.is_welcome or (self._told_finish and not self.is_over)
-        return waits and now - max(self._heard_s, self._asked_s) > ANSWER_LIMIT_S
+        limit_s = ANSWER_LIMIT_S if self._finish is None else LAST_ANSWER_LIMIT_S
+        return waits and now - max(self._heard_s, self._asked_s) > limit_s
 
     def _ask(self) -> None:
         """Introduce this rank, and ask how much of it is stored."""
@@ -145,7 +158,8 @@ class Conversation:
         facts = self._facts
         if facts is not None and facts is not self._told_facts and self._client.send(Describe(facts)):
             self._told_facts = facts
-        self._outbox.send(self._client.send)
+        if not self._insists:
+            self._outbox.send(self._client.send)
         if self._finish is not None:
             self._say_finish(self._finish)
 
@@ -160,6 +174,7 @@ class Conversation:
                 self._client.send(self._hello)
 
     def _is_hopeless(self) -> bool:
-        """Whether batches wait to be stored, and nothing was heard of them for a second."""
-        silent_s = self._now() - max(self._heard_s, self._ends_since_s)
-        return len(self._outbox) > 0 and silent_s > FLUSH_SILENCE_S
+        """Whether batches wait to be stored, and none is for too long, or there is no time left for them."""
+        now = self._now()
+        waits_too_long = now - self._stored_s > STORE_LIMIT_S or now - self._ends_since_s > FLUSH_LIMIT_S
+        return len(self._outbox) > 0 and waits_too_long

@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable
 from time import perf_counter_ns
 
-import psutil
-
 from traceml_core.core.identity import RankIdentity
+from traceml_core.core.process_birth import birth_of
 from traceml_core.core.run_folder import RunFolder
 from traceml_core.core.settings import Settings
 from traceml_core.instrumentation.phase_clock import PhaseClock
@@ -60,7 +59,7 @@ class AggregatorHandle:
             server_secret=keys.server_secret,
             client_public=keys.client_public,
             owner_pid=os.getpid(),
-            owner_created=psutil.Process().create_time(),
+            owner_birth=birth_of(os.getpid()),
             profile=settings.profile,
             mode=settings.mode,
         )
@@ -274,6 +273,7 @@ def start_runtime(
         watched_pid=os.getpid(),
         device=lambda: facts().device,
         sample_interval_s=settings.sample_interval_s,
+        unix_ns=steps.unix_ns,
         unmeasured=lambda: frozenset(facts().unmeasured),
         aggregator_pid=lambda: None if aggregator is None else aggregator.pid,
     )

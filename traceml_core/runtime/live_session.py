@@ -192,8 +192,8 @@ class LiveSession(Session):
             )
 
         runtime.finish(message)
-        if not runtime.wait(REPORT_WAIT_S) and self._aggregator is not None:
-            if self._style != "off":
+        if not runtime.wait(REPORT_WAIT_S) and runtime.has_ticket:
+            if self._style != "off" and self._aggregator is not None:
                 say("the report takes longer than usual; waiting a few seconds more")
             runtime.wait(REPORT_LIMIT_S - REPORT_WAIT_S)
 
@@ -205,7 +205,11 @@ class LiveSession(Session):
         return RunError(type(error).__name__, message, steps.steps_done, steps.step)
 
     def _print_card(self) -> None:
-        if self._aggregator is None or self._runtime is None or self._folder is None:
+        if self._runtime is None:
+            return
+        if self._aggregator is None or self._folder is None:
+            if lost := self._runtime.rows_unstored:
+                say(f"rank {self._identity.rank}: {lost} rows could not be stored and are missing from the report")
             return
         report, folder = self._runtime.report, shown(self._folder.path)
         if report is not None:

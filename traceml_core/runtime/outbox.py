@@ -41,6 +41,7 @@ class Outbox:
     def __init__(self, rank: int, incarnation: int, limit_bytes: int = LIMIT_BYTES - LIBZMQ_BYTES) -> None:
         """An empty outbox that holds at most `limit_bytes` of rows."""
         self.rows_dropped = 0
+        self.rows_taken = 0
         self._rank = rank
         self._incarnation = incarnation
         self._limit_bytes = limit_bytes
@@ -60,6 +61,7 @@ class Outbox:
                 self.rows_dropped += chunk.rows
             else:
                 kept.append(chunk)
+                self.rows_taken += chunk.rows
                 self._bytes += chunk.size_bytes
         if chunks and not kept:
             return

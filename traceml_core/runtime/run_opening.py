@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from datetime import datetime, timezone
 
-import psutil
-
 from traceml_core.core.identity import RankIdentity
+from traceml_core.core.process_birth import birth_of
 from traceml_core.core.run_folder import Manifest, Owner, RunFolder, create_run_folder, write_manifest
 from traceml_core.core.settings import Settings
 from traceml_core.loggers.error_log import open_error_log
@@ -33,5 +32,5 @@ def _manifest(folder: RunFolder, settings: Settings) -> Manifest:
         name=folder.name,
         started_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         labels=settings.labels,
-        owner=Owner(host=RankIdentity().host, pid=os.getpid(), created=psutil.Process().create_time()),
+        owner=Owner(host=RankIdentity().host, pid=os.getpid(), birth=birth_of(os.getpid())),
     )

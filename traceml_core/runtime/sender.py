@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from traceml_core.core.identity import RankIdentity
 from traceml_core.loggers.error_log import FAILURES, fail_open, get_error_logger
 from traceml_core.runtime.conversation import ANSWER_LIMIT_S, Conversation
@@ -201,7 +203,8 @@ class Sender:
         self._put(rows.collect(CLOCK(), every=True))
         if self._outbox.last_seq == seq:
             self._put([])  # the last word on time and drops, also where no row is left or fits
-        conversation.end(finish())
+        made = self._outbox.rows_taken + self._outbox.rows_dropped + self._rows_dropped()
+        conversation.end(msgspec.structs.replace(finish(), rows_made=made))
         with fail_open(logger, "sending"):
             self._exchange(conversation, 0)
         while not self._stopped.is_set() and not conversation.is_over and self._keep():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -91,7 +92,11 @@ class AggregatorProcess:
         return True
 
     def abandon(self) -> None:
-        """Leave it to end by itself; a thread waits for it in training's place, so that no zombie stays."""
+        """Leave it to end by itself; a thread waits for it in training's place, so that no zombie stays.
+
+        One that somebody has stopped (SIGSTOP) could not end: it is woken.
+        """
+        self._process.send_signal(signal.SIGCONT)
         with suppress(RuntimeError):  # no thread at the interpreter's end, where nothing is left to be tidy for
             threading.Thread(target=self._process.wait, name="traceml-reaper", daemon=True).start()
 
@@ -118,6 +123,11 @@ class ProcessApart:
         except psutil.NoSuchProcess:
             runs = False
         return None if runs else 0
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; nothing happens where it has ended."""
+        with suppress(psutil.NoSuchProcess):
+            self._process.send_signal(number)
 
     def wait(self) -> None:
         """Return at once: whoever became its parent tidies up after it."""

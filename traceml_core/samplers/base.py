@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -18,7 +19,8 @@ class SamplerContext(msgspec.Struct, frozen=True, kw_only=True):
 
     `watched_pid` is the process whose tree is measured. `device` gives the torch device type of this rank ('cpu',
     'cuda'), null where it is not known yet; `unmeasured` the keys of phases that cannot be separated here;
-    `aggregator_pid` null on ranks that do not own it. `sample_interval_s` is the setting.
+    `aggregator_pid` null on ranks that do not own it. `sample_interval_s` is the setting. `unix_ns` gives the
+    present moment on the clock of the steps, which does not jump where the machine's clock does.
     """
 
     identity: RankIdentity
@@ -29,6 +31,7 @@ class SamplerContext(msgspec.Struct, frozen=True, kw_only=True):
     unmeasured: Callable[[], frozenset[str]]
     aggregator_pid: Callable[[], int | None]
     sample_interval_s: float = 1.0
+    unix_ns: Callable[[], int] = time.time_ns
 
 
 class BaseSampler(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -35,16 +34,17 @@ class GpuSampler:
 
     def __init__(self, context: SamplerContext, find_library: Callable[[], Any | None] = library) -> None:
         """Find the GPUs once."""
+        self._unix_ns = context.unix_ns
         self._nvml = find_library() if context.identity.local_rank == 0 else None
         self._gpus = [] if self._nvml is None else gpus_of_this_process(self._nvml)
 
     def sample(self) -> Sequence[Row]:
         """A row a GPU; none without a driver."""
-        return [gpu_row(self._nvml, gpu) for gpu in self._gpus]
+        return [gpu_row(self._nvml, gpu, self._unix_ns()) for gpu in self._gpus]
 
 
-def gpu_row(nvml: Any, gpu: Gpu) -> GpuRow:
-    """What the driver tells of one GPU now."""
+def gpu_row(nvml: Any, gpu: Gpu, at_ns: int) -> GpuRow:
+    """What the driver tells of one GPU now, at `at_ns`."""
     handle = gpu.handle
 
     def ask(question: Callable[..., Any], *arguments: Any) -> Any:
@@ -60,7 +60,7 @@ def gpu_row(nvml: Any, gpu: Gpu) -> GpuRow:
     power_mw = ask(nvml.nvmlDeviceGetPowerUsage)
     power_limit_mw = ask(nvml.nvmlDeviceGetEnforcedPowerLimit)
     return GpuRow(
-        time.time_ns(),
+        at_ns,
         gpu.index,
         gpu.uuid,
         gpu.name,

@@ -77,7 +77,9 @@ class ProcessSampler:
             self._looked_s += passed_s
             self._used_s = used_s
         step = self._context.steps.steps_done
-        return [ProcessRow(time.time_ns(), step, cpu, threads, len(used_s) - 1, workers_cpu, self._gpu_memory())]
+        return [
+            ProcessRow(self._context.unix_ns(), step, cpu, threads, len(used_s) - 1, workers_cpu, self._gpu_memory())
+        ]
 
     def _look(self) -> tuple[dict[int, float], int | None]:
         """CPU seconds by process, the rank's own and its workers', and the own one's threads: null where it ended."""
@@ -144,7 +146,7 @@ class ProcessMemorySampler:
         workers = [held for held in map(resident_memory, self._children) if held is not None]
         self._glanced.append(
             ProcessMemoryRow(
-                time.time_ns(),
+                self._context.unix_ns(),
                 self._context.steps.steps_done,
                 own.rss_bytes,
                 sum(held.rss_bytes for held in workers) if workers else None,

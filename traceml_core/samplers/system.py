@@ -40,6 +40,7 @@ class SystemSampler:
         """Find the job's limits once."""
         self._limits = find_limits() if context.identity.local_rank == 0 else None
         self._now_s = now_s
+        self._unix_ns = context.unix_ns
         self._looked_s = now_s()
         self._busy_s = None if self._limits is None else busy_cpu_s(self._limits)
 
@@ -50,7 +51,7 @@ class SystemSampler:
             return []
         share = self._cpu_share(limits)
         percent = None if share is None else 100 * share
-        return [SystemRow(time.time_ns(), percent, job_memory_used(limits), limits.memory_bytes, limits.cpus)]
+        return [SystemRow(self._unix_ns(), percent, job_memory_used(limits), limits.memory_bytes, limits.cpus)]
 
     def _cpu_share(self, limits: JobLimits) -> float | None:
         passed_s = self._now_s() - self._looked_s

@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from traceml_core.core.identity import RankIdentity
+from traceml_core.core.integers import Count, Integer
 from traceml_core.core.rows import Row
 from traceml_core.telemetry.facts import RunFacts
 
@@ -24,8 +25,8 @@ class RunError(msgspec.Struct, frozen=True, array_like=True):
 
     type: str
     message: str | None = None
-    step: int | None = None
-    global_step: int | None = None
+    step: Integer | None = None
+    global_step: Integer | None = None
 
 
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
@@ -45,7 +46,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
     """A rank's first word on every connection, and its question for the watermark. Answered by `Welcome`."""
 
     identity: RankIdentity
-    started_unix_ns: int
+    started_unix_ns: Integer
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True):
@@ -62,12 +63,12 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag="batch"):
     since its start because a bound was reached, `failures` what failed there since its start, by edge.
     """
 
-    rank: int
-    incarnation: int
-    seq: int
-    elapsed_ns: int
-    rows_dropped: int
-    failures: dict[str, int]
+    rank: Count
+    incarnation: Integer
+    seq: Count
+    elapsed_ns: Integer
+    rows_dropped: Count
+    failures: dict[str, Count]
     chunks: list[Chunk]
 
 
@@ -81,23 +82,25 @@ class Finish(msgspec.Struct, frozen=True, array_like=True, tag="finish"):
     """This rank has ended: it counts once the batches up to seq `after_seq` are committed.
 
     When `report` is asked for, answered by `Report`. Where its rows cannot be stored, the rank says it again with the
-    `after_seq` 0: the report is of what there is. `wall_ns` runs from the first framework hook to the close of the
+    `after_seq` 0: the report is of what there is. `rows_made` is how many rows it had to tell in its life: what has not
+    come in of them when this counts is lost. `wall_ns` runs from the first framework hook to the close of the
     run, by a clock independent of the phase stack; `closing_ns` is what this rank has spent since then.
     `columns` and `color` say how the card is to be drawn; `style` is the setting `report`.
     """
 
-    rank: int
-    incarnation: int
+    rank: Count
+    incarnation: Integer
     status: RunStatus
     error: RunError | None
-    wall_ns: int
+    wall_ns: Integer
     overhead_ns_per_step: float
     report: bool
     style: Literal["full", "line", "off"]
-    columns: int
+    columns: Count
     color: bool
-    closing_ns: int = 0
-    after_seq: int = 0
+    closing_ns: Integer = 0
+    after_seq: Count = 0
+    rows_made: Count | None = None
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):

@@ -13,6 +13,9 @@ from traceml_core.transport.listener import is_ipv6
 SEND_QUEUE = 32
 RECONNECT_MS = 50
 RECONNECT_MAX_MS = 1_000
+# The kernel would go on for minutes, ever more rarely, and come back long after a cut network has healed.
+CONNECT_MS = 3_000
+HANDSHAKE_MS = 10_000
 HEARTBEAT_MS = 2_000
 
 
@@ -35,6 +38,8 @@ class TelemetryClient:
         dealer.linger = 0
         dealer.reconnect_ivl = RECONNECT_MS
         dealer.reconnect_ivl_max = RECONNECT_MAX_MS
+        dealer.connect_timeout = CONNECT_MS
+        dealer.handshake_ivl = HANDSHAKE_MS
         dealer.heartbeat_ivl = HEARTBEAT_MS
         dealer.ipv6 = is_ipv6(ticket.endpoint)
         dealer.connect(ticket.endpoint)

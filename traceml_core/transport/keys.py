@@ -14,6 +14,14 @@ class RunKeys(msgspec.Struct, frozen=True):
     client_public: str
     client_secret: str
 
+    def __repr__(self) -> str:
+        """Without the keys: tracebacks that show local variables end in logs."""
+        return "RunKeys(…)"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        """Nor in rich's tracebacks."""
+        return []
+
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     """What a rank needs to join a run. Whoever holds it is trusted by the run."""
@@ -23,6 +31,14 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     server_public: str
     client_public: str
     client_secret: str
+
+    def __repr__(self) -> str:
+        """Without the keys."""
+        return f"Ticket(endpoint={self.endpoint!r}, run_id={self.run_id!r}, …)"
+
+    def __rich_repr__(self) -> list[tuple[str, str]]:
+        """Without the keys."""
+        return [("endpoint", self.endpoint), ("run_id", self.run_id)]
 
 
 def make_keys() -> RunKeys:

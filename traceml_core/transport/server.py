@@ -20,12 +20,15 @@ from traceml_core.telemetry.messages import (
     encode,
 )
 from traceml_core.transport.listener import endpoint_of, is_ipv6
+from traceml_core.transport.strangers import StrangerCount
 
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+# Twice what a rank sends at most. A connection can make libzmq set this much aside before it has shown any key.
+MAX_MESSAGE_BYTES = 1024 * 1024
 HANDSHAKE_MS = 5_000
 HEARTBEAT_MS = 10_000
 RECEIVE_LIMIT = 256
-RECEIVE_QUEUE = 1_000
+# Of one rank; it has 16 batches under way, and some hellos.
+RECEIVE_QUEUE = 64
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 
 
@@ -47,10 +50,12 @@ class TelemetryServer:
         self._router.ipv6 = is_ipv6(endpoint)
         # libzmq closes the descriptor it was given; the caller's stays open.
         self._router.setsockopt(zmq.USE_FD, os.dup(listening_fd))
+        self._strangers = StrangerCount(self._context, self._router, HANDSHAKE_MS / 1000)
         self._router.bind(endpoint)
         self._poller = zmq.Poller()
         self._poller.register(self._router, zmq.POLLIN)
         self._poller.register(self._zap, zmq.POLLIN)
+        self._poller.register(self._strangers.events, zmq.POLLIN)
 
     def receive(self, timeout_ms: int) -> list[tuple[bytes, FromRank]]:
         """What ranks said within `timeout_ms`, in order, with the connection it came from. Refusals are counted."""
@@ -58,6 +63,8 @@ class TelemetryServer:
         ready = dict(self._poller.poll(timeout_ms))
         if self._zap in ready:
             self._answer_handshakes()
+        if self._strangers.events in ready:
+            self._strangers.hear()
         if self._router in ready:
             while len(received) < RECEIVE_LIMIT:
                 try:
@@ -69,6 +76,13 @@ class TelemetryServer:
                     received.append((frames[0], message))
         return received
 
+    def take_refused(self) -> Counter[str]:
+        """What was refused since this was last asked, by reason."""
+        if strangers := self._strangers.take():
+            self.refused["no handshake"] += strangers
+        refused, self.refused = self.refused, Counter()
+        return refused
+
     def send(self, peer: bytes, message: FromAggregator) -> None:
         """Say something to a connection; one that is gone or does not read is counted, not waited for."""
         try:
@@ -78,6 +92,7 @@ class TelemetryServer:
 
     def close(self, linger_ms: int = 500) -> None:
         """Let what was said go out for at most `linger_ms`, and close."""
+        self._strangers.close()
         self._router.linger = linger_ms
         self._router.close()
         self._zap.close()

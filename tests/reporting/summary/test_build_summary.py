@@ -126,6 +126,22 @@ def test_steps_that_were_done_twice_count_once_and_their_time_is_accounted_for(t
     assert sum(block.count for block in summary.sections["step_time"].series) == 200
     assert summary.time_budget.wall_s == pytest.approx(2 * 0.4 + 0.02 + 220 * 0.0103, rel=0.02)
     assert summary.time_budget.coverage_share == pytest.approx(1.0)
+    assert summary.telemetry.redone_steps == 20
+
+
+def test_of_a_step_done_twice_the_later_one_counts_though_the_wall_clock_was_set_back_between(tmp_path):
+    folders = [
+        make_run_folder(tmp_path, steps=200, restart_after=100, redone_steps=20, restart_clock_s=later_s)
+        for later_s in (1.0, -86_400.0)
+    ]
+    as_it_was, set_back = (build_summary(folder) for folder in folders)
+    assert (set_back.run.status, set_back.telemetry.redone_steps) == ("completed", 20)
+    assert set_back.sections["step_time"] == as_it_was.sections["step_time"]
+
+
+def test_a_rank_that_never_said_how_it_ended_is_named(tmp_path):
+    summary = build_summary(make_run_folder(tmp_path, ranks=3, unended=(1,)), status="completed")
+    assert (summary.run.status, summary.telemetry.unended_ranks) == ("completed", [1])
 
 
 def test_memory_of_process_workers_and_gpu_is_reduced(tmp_path):
@@ -169,7 +185,7 @@ def test_a_run_whose_owner_lives_is_running(tmp_path):
 
 def test_a_process_that_only_has_the_owners_number_is_not_the_owner(tmp_path):
     folder = make_run_folder(tmp_path, steps=50, status=None)
-    owner = Owner(host=socket.gethostname(), pid=os.getpid(), created=time.time() - 10**6)
+    owner = Owner(host=socket.gethostname(), pid=os.getpid(), birth="long ago")
     _give_owner(folder, owner)
 
     assert build_summary(folder).run.status == "interrupted"
@@ -177,7 +193,7 @@ def test_a_process_that_only_has_the_owners_number_is_not_the_owner(tmp_path):
 
 def test_an_owner_on_another_host_is_believed_while_its_ranks_are_heard(tmp_path):
     folder = make_run_folder(tmp_path, steps=50, status=None)
-    _give_owner(folder, Owner(host="elsewhere", pid=1, created=1.0))
+    _give_owner(folder, Owner(host="elsewhere", pid=1, birth="long ago"))
 
     assert build_summary(folder).run.status == "running"
     connection = sqlite3.connect(folder / "telemetry.sqlite")

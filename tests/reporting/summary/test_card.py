@@ -152,6 +152,16 @@ def test_lost_rows_and_failures_of_traceml_itself_are_admitted():
     assert "system 2x" in card
 
 
+def test_what_was_refused_redone_or_left_open_is_said_in_words_of_its_own():
+    failures = {"refused.no handshake": 500, "refused.wrong key": 1, "ingest": 2}
+    telemetry = {"failures": failures, "redone_steps": 20, "unended_ranks": list(range(1, 12))}
+    card = " ".join(render_card(make_summary(telemetry=telemetry)).split())
+    assert "20 steps were done again after a restart" in card
+    assert "Each of ranks 1, 2, 3, 4, 5, 6, 7, 8 and 3 more did not say how it ended" in card
+    assert "Refused at the run's port: no handshake 500" in card and "wrong key 1" in card
+    assert "TraceML itself failed at ingest 2x" in card
+
+
 def test_a_phase_that_a_later_version_knows_is_shown_by_its_key():
     summary = make_summary()
     part = BudgetPart(phase="weight_sync_between_pods", seconds=20.0, share=0.48)

@@ -51,7 +51,7 @@ def step_table(columns: Columns, policy: StepTimePolicy) -> StepTable | None:
     """Put the columns of `step_time` in order; null where there are no rows."""
     if not columns or columns["rank"].size == 0:
         return None
-    order = np.lexsort((columns["started_ns"], columns["rank"]))
+    order = np.lexsort((columns["started_ns"], _lives(columns["incarnation"]), columns["rank"]))
     rank, step = columns["rank"][order], columns["step"][order].astype(np.float64)
     host_ns = np.stack([columns[f"{phase.key}_ns"][order].astype(np.float64) for phase in Phase])
     phase_ns, on_device = _partition(columns, order, host_ns)
@@ -75,6 +75,14 @@ def step_table(columns: Columns, policy: StepTimePolicy) -> StepTable | None:
         warmup=warmup,
         judged=kept & ~warmup,
     )
+
+
+def _lives(incarnation: np.ndarray) -> np.ndarray:
+    """Incarnations by when their first row came: the wall clock may have been set back between two of one rank."""
+    changes = np.flatnonzero(np.diff(incarnation, prepend=~incarnation[:1]))
+    known, first = np.unique(incarnation[changes], return_index=True)
+    lives: np.ndarray = changes[first][np.searchsorted(known, incarnation)]
+    return lives
 
 
 def _partition(columns: Columns, order: np.ndarray, host_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -35,6 +35,7 @@ def build(inputs: StepTimeInputs, live: bool) -> BuiltSection:
 def _numbers(context: StepTimeContext) -> RunNumbers:
     return RunNumbers(
         steps=context.steps,
+        redone_steps=context.redone_steps,
         samples_per_s=context.samples_per_s,
         tokens_per_s=context.tokens_per_s,
         budget=as_stored(context.budget, TimeBudget),

@@ -1,0 +1,124 @@
+"""A simulated training of one rank, in a process of its own: real runtime, real aggregator, steps that only sleep.
+
+It trains until the file `stop` is there. What it was told to be stored goes into its journal, line by line, so that it
+is known even of a rank that is killed; so is how far it has come.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+
+PLACE = Path(os.environ["SIM_PLACE"])
+RANK = int(os.environ["RANK"])
+STEP_S = float(os.environ["SIM_STEP_S"])
+BLOCK = 10 if STEP_S else 1_000
+
+REAL_TIME_NS = time.time_ns
+
+
+def jumping_time_ns() -> int:
+    """The wall clock, as it is after somebody has set it."""
+    jump = PLACE / "clock"
+    return REAL_TIME_NS() + (int(float(jump.read_text()) * 1e9) if jump.exists() else 0)
+
+
+time.time_ns = jumping_time_ns
+time.time = lambda: jumping_time_ns() / 1e9
+
+from traceml_core.core.identity import RankIdentity  # noqa: E402
+from traceml_core.core.phases import Phase  # noqa: E402
+from traceml_core.core.settings import resolve_settings  # noqa: E402
+from traceml_core.runtime import sender  # noqa: E402
+from traceml_core.runtime.outbox import Outbox  # noqa: E402
+from traceml_core.runtime.session import open_session  # noqa: E402
+from traceml_core.telemetry.facts import RunFacts  # noqa: E402
+
+
+class JournaledOutbox(Outbox):
+    """An outbox that writes down what was acknowledged, and may have a smaller bound."""
+
+    def __init__(self, rank: int, incarnation: int) -> None:
+        bound = {"limit_bytes": int(os.environ["SIM_BOUND"])} if "SIM_BOUND" in os.environ else {}
+        super().__init__(rank, incarnation, **bound)
+        self._journal = (PLACE / f"journal-{rank}").open("a", buffering=1)
+
+    def acknowledge(self, seq: int) -> None:
+        for waiting in self._batches:
+            if waiting.batch.seq <= seq:
+                self._journal.write(f"{self._incarnation} {waiting.batch.seq} {waiting.rows}\n")
+        super().acknowledge(seq)
+
+
+class FolderStore:
+    """A rendezvous store; a rank whose wire the test holds in its hands is sent there."""
+
+    def set(self, key: str, value: str) -> None:
+        path = PLACE / "store" / key.replace("/", ".")
+        path.parent.mkdir(exist_ok=True)
+        path.with_suffix(".new").write_text(value)
+        path.with_suffix(".new").rename(path)
+
+    def get(self, key: str) -> bytes:
+        ticket = json.loads((PLACE / "store" / key.replace("/", ".")).read_text())
+        return json.dumps(ticket | {"endpoint": os.environ.get("SIM_VIA", ticket["endpoint"])}).encode()
+
+    def check(self, keys: list[str]) -> bool:
+        return all((PLACE / "store" / key.replace("/", ".")).exists() for key in keys)
+
+
+def main() -> None:
+    sender.Outbox = JournaledOutbox
+    nodes, ranks = int(os.environ.get("SIM_NODES", "1")), int(os.environ["WORLD_SIZE"])
+    session = open_session(
+        resolve_settings(runs_dir=str(PLACE / "runs"), name="sim"),
+        RunFacts(framework="manual", device="cpu"),
+        RankIdentity(rank=RANK, local_rank=0 if nodes > 1 else RANK, world_size=ranks, nodes=nodes),
+        store=FolderStore() if ranks > 1 else None,
+    )
+    session.clock.leave(Phase.STARTUP)
+    session.steps.start_at(int(os.environ.get("SIM_FROM", "0")))
+    outbox = session._runtime._sender._outbox
+    cost_s = train(session, outbox, (PLACE / f"progress-{RANK}").open("a", buffering=1))
+    began = time.monotonic()
+    session.close()
+    told = {
+        "steps": session.steps.steps_done,
+        "made": outbox.rows_taken + outbox.rows_dropped + session.steps.dropped,
+        "dropped": outbox.rows_dropped + session.steps.dropped,
+        "unstored": outbox.rows,
+        "close_s": time.monotonic() - began,
+        "cost_s": cost_s,
+        "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+    print(json.dumps(told))
+
+
+def train(session, outbox, progress) -> dict[str, float]:
+    """Step until told to stop; the median CPU time of a block of steps, by whether the aggregator was said to stall."""
+    cost_s: dict[str, list[float]] = {}
+    while not (PLACE / "stop").exists():
+        began_s = time.thread_time()
+        for _ in range(BLOCK):
+            session.steps.fetch()
+            session.clock.enter(Phase.FORWARD)
+            if STEP_S:
+                time.sleep(STEP_S)
+            session.clock.leave(Phase.FORWARD)
+            session.steps.micro_batch(4)
+            session.steps.optimizer_step()
+        spent_s = time.thread_time() - began_s
+        cost_s.setdefault("stalled" if (PLACE / "stalled").exists() else "free", []).append(spent_s)
+        dropped = outbox.rows_dropped + session.steps.dropped
+        progress.write(f"{time.monotonic()} {os.getpid()} {session.steps.steps_done} {dropped}\n")
+    return {name: statistics.median(spent) for name, spent in cost_s.items()}
+
+
+if __name__ == "__main__":
+    main()
+    sys.exit(0)
