@@ -65,8 +65,10 @@ class FolderStore:
         path.with_suffix(".new").rename(path)
 
     def get(self, key: str) -> bytes:
-        ticket = json.loads((PLACE / "store" / key.replace("/", ".")).read_text())
-        return json.dumps(ticket | {"endpoint": os.environ.get("SIM_VIA", ticket["endpoint"])}).encode()
+        notice = json.loads((PLACE / "store" / key.replace("/", ".")).read_text())
+        if notice["ticket"] is not None and "SIM_VIA" in os.environ:
+            notice["ticket"]["endpoint"] = os.environ["SIM_VIA"]
+        return json.dumps(notice).encode()
 
     def check(self, keys: list[str]) -> bool:
         return all((PLACE / "store" / key.replace("/", ".")).exists() for key in keys)
