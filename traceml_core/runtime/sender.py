@@ -84,7 +84,7 @@ class Sender:
         self._tell_silence = tell_silence
         self._outbox = Outbox(identity.rank, identity.incarnation)
         self._facts: RunFacts | None = None
-        self._finish: Callable[[], Finish] | None = None
+        self._finish: Finish | None = None
         self._conversation: Conversation | None = None
         self._stopped = threading.Event()
         self._woken = threading.Event()
@@ -117,8 +117,8 @@ class Sender:
         """Have these facts told at the next tick."""
         self._facts = facts
 
-    def finish(self, finish: Callable[[], Finish]) -> None:
-        """Send all that there is, then what `finish` makes; `finished` is set once it is answered or hopeless."""
+    def finish(self, finish: Finish) -> None:
+        """Send all that there is, then `finish`; `finished` is set once it is answered or hopeless."""
         self._finish = finish
         self._woken.set()
 
@@ -191,12 +191,12 @@ class Sender:
         with fail_open(logger, "telling of silence"):
             self._tell_silence()
 
-    def _close_down(self, conversation: Conversation, rows: SampledRows, finish: Callable[[], Finish]) -> None:
+    def _close_down(self, conversation: Conversation, rows: SampledRows, finish: Finish) -> None:
         seq = self._outbox.last_seq
         self._put(rows.collect(CLOCK(), every=True))
         if self._outbox.last_seq == seq:
             self._put([])  # the last word on time and drops, also where no row is left or fits
-        conversation.end(finish())
+        conversation.end(finish)
         with fail_open(logger, "sending"):
             self._exchange(conversation, 0)
         while not self._stopped.is_set() and not conversation.is_over and self._keep():
