@@ -148,13 +148,13 @@ def test_rows_partition_the_time_and_cover_the_fit(runs_dir, recorded):
     module = Plain(forward_ms=5, backward_ms=4)
     ready = trainer(runs_dir)
     began = time.perf_counter_ns()
-    ready.fit(module, loader(100))
+    ready.fit(module, loader(300))
     around_ns = time.perf_counter_ns() - began
     run = recorded()
     parts = sum(run.rows[name] for name in run.rows if name.endswith("_ns") and _is_part(name))
     assert (parts == run.rows["interval_ns"]).all()
     report_ns = (run.summary.telemetry.report_s or 0) * 1e9
-    assert run.rows["interval_ns"].sum() + report_ns >= 0.97 * around_ns  # the trackers' end and the card lie after it
+    assert run.rows["interval_ns"].sum() + report_ns >= 0.99 * around_ns
     assert run.summary.time_budget.coverage_share >= 0.99
     assert run.steps["unattributed_ns"].sum() <= 0.06 * run.steps["interval_ns"].sum()
 
