@@ -29,6 +29,13 @@ class RecordedRun(msgspec.Struct):
         """Median milliseconds a step in a phase: what a noisy machine does to some steps does not move it."""
         return float(np.median(self.steps[f"{phase}_ns"])) / 1e6
 
+    def typical_excess_ms(self, phase: str, waited_ms: list[float]) -> float:
+        """Median over steps of what a phase has beyond the waits of the same step, of which each has as many."""
+        steps = len(self.steps["step"])
+        waits = len(waited_ms) // steps
+        planted_ms = np.array(waited_ms[: steps * waits]).reshape(steps, waits).sum(axis=1)
+        return float(np.median(self.steps[f"{phase}_ns"] / 1e6 - planted_ms))
+
     def total_ms(self, phase: str) -> float:
         """Milliseconds of the whole run in a phase."""
         return float(np.nansum(self.rows[f"{phase}_ns"])) / 1e6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -97,6 +98,39 @@ def test_a_live_summary_that_cannot_be_built_or_shown_costs_the_run_nothing(repo
     monkeypatch.setattr("traceml_core.reporting.final.build_summary", broken)
     assert reports.live() is None
     assert FAILURES["reports"] == 2
+
+
+def test_the_reports_time_counts_from_the_end_of_measuring(reports, folder):
+    began_ns = time.monotonic_ns()
+    final(reports, make_finish(ended_ns=began_ns - 3 * 10**9))
+    most_s = 3 + (time.monotonic_ns() - began_ns) / 1e9
+    assert 3 <= decode_summary(folder.final_summary_json.read_bytes()).telemetry.report_s <= most_s
+
+
+def test_without_a_common_clock_the_reports_time_counts_from_when_it_was_asked_for(reports, folder):
+    reports.final("completed", make_finish(), time.monotonic() - 2, lambda: None)
+    assert 2 <= decode_summary(folder.final_summary_json.read_bytes()).telemetry.report_s < 3
+
+
+def test_the_files_stand_whole_when_the_report_is_told_and_the_disk_is_waited_for_afterwards(
+    reports, folder, monkeypatch
+):
+    synced = set()
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+    report = final(reports, make_finish())
+    assert folder.final_summary_text.read_text() == report.card
+    assert decode_summary(folder.final_summary_json.read_bytes()).run.steps == 100
+    assert synced == set()
+    reports.settle()
+    files = folder.history, folder.final_summary_text, folder.final_summary_json
+    assert synced == {path.stat().st_ino for path in files}
+
+
+def test_settling_a_folder_that_its_owner_has_tidied_away_is_no_failure(reports, folder):
+    final(reports, make_finish())
+    folder.final_summary_json.unlink()
+    reports.settle()
+    assert not FAILURES
 
 
 def test_a_mode_without_a_display_falls_back_to_the_summary_and_errors_log_says_so(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from queue import Empty, SimpleQueue
 
@@ -49,6 +50,9 @@ class FakeReports:
         self.asked: list[str] = []
         self.loads = threading.Event()
         self.loads.set()
+        self.settles = threading.Event()
+        self.settles.set()
+        self.lives_s: list[float] = []
 
     def warm_up(self) -> None:
         self.loads.wait(LIMIT_S)
@@ -56,6 +60,7 @@ class FakeReports:
 
     def live(self) -> Verdict:
         self.asked.append("live")
+        self.lives_s.append(time.monotonic())
         return Verdict("NORMAL", "info", "", "", {"traceml/lives": float(self.asked.count("live"))})
 
     def final(self, status, request, asked_s, on_read) -> Report:
@@ -63,7 +68,7 @@ class FakeReports:
         return Report(f"card {len(self.finals)}", None)
 
     def settle(self) -> None:
-        pass
+        self.settles.wait(LIMIT_S)
 
     @property
     def finals(self) -> list[str]:
@@ -109,6 +114,7 @@ def aggregator(tmp_path):
     aggregator = Aggregator(tmp_path / "telemetry.sqlite")
     yield aggregator
     aggregator.reports.loads.set()
+    aggregator.reports.settles.set()
     aggregator.gone.set()
     aggregator.thread.join(LIMIT_S)
 
@@ -124,6 +130,12 @@ def test_a_finish_is_answered_with_the_report(aggregator):
     aggregator.ask(RANK_0, make_hello(0))
     assert aggregator.ask(RANK_0, make_finish(0)) == Report("card 1", None)
     assert aggregator.reports.finals == ["completed, asked for"]
+
+
+def test_the_answer_does_not_wait_for_the_disk(aggregator):
+    aggregator.reports.settles.clear()
+    aggregator.ask(RANK_0, make_hello(0))
+    assert aggregator.ask(RANK_0, make_finish(0)) == Report("card 1", None)
 
 
 def test_a_repeated_finish_gets_the_same_report_again(aggregator):
@@ -234,6 +246,19 @@ def test_ranks_that_go_on_for_ever_do_not_keep_it_and_what_comes_after_the_last_
         acked = max(acked, getattr(aggregator.answer()[1], "seq", 0))
     assert aggregator.reports.finals == ["interrupted"] or len(aggregator.reports.finals) == 2
     assert 0 < acked < seq
+
+
+def test_live_summaries_come_sooner_at_first(aggregator):
+    aggregator.ask(RANK_0, make_hello(0))
+    seq = 0
+    while len(aggregator.reports.lives_s) < 3:
+        seq += 1
+        aggregator.ask(RANK_0, make_batch(seq))
+        time.sleep(0.01)  # a rank's ticks
+    first_s, second_s, third_s = aggregator.reports.lives_s
+    first, later = service_module.FIRST_LIVE_INTERVAL_S, service_module.LIVE_INTERVAL_S
+    assert first <= second_s - first_s < later
+    assert 2 * first <= third_s - second_s < later
 
 
 def test_nobody_is_left_when_the_owner_keeps_its_pipe_open_for_long(aggregator, monkeypatch):

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 from session_scripts import LIMIT_S, wait_for
-from telemetry_factory import make_hello, make_identity
+from telemetry_factory import make_finish, make_hello, make_identity
 
 from traceml_core.core.run_folder import create_run_folder
 from traceml_core.core.settings import resolve_settings
@@ -172,7 +172,7 @@ def test_a_second_runtime_joins_the_first_and_leaves_it_running(runtime):
     first = runtime(find_ticket=lambda stopped: stopped.wait(LIMIT_S) and None)
     second = runtime(find_ticket=lambda stopped: None)
     assert (second.clock, second.steps) == (first.clock, first.steps)
-    second.finish(lambda: None)
+    second.finish(make_finish())
     assert second.wait(0.0)
     second.stop()
     assert first._sender._thread.is_alive()

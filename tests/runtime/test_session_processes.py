@@ -177,9 +177,9 @@ def test_a_disk_without_room_is_no_matter_for_training(tmp_path):
         tmp_path,
         """
 import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))  # room for what waits for a slow start
 session = open_run()
-train(session, 2000)
+train(session, 4000)
 began = time.monotonic()
 session.close()
 assert time.monotonic() - began < 5.0

@@ -61,7 +61,8 @@ class Reports:
     def final(self, status: RunStatus, request: Finish | None, asked_s: float, on_read: Callable[[], None]) -> Report:
         """Build and write the final summary; the card as `request` wants it drawn, and the verdict.
 
-        It was asked for at `asked_s` (monotonic); `on_read` is called once the history has been read.
+        It was asked for at `asked_s` (monotonic), where `request` does not say since when training waits for it.
+        `on_read` is called once the history has been read.
         """
         self._is_synced = False
         try:
@@ -78,7 +79,8 @@ class Reports:
             from traceml_core.reporting.verdict import verdict_of
 
             verdict = verdict_of(summary)
-        unwritten = self._write(_with_report_time(summary, request, asked_s), text or self._plain(summary))
+        waits_since_s = asked_s if request is None or request.ended_ns is None else request.ended_ns / 1e9
+        unwritten = self._write(summary, text or self._plain(summary), waits_since_s)
         if request is not None and request.style != "off":
             card = (card or self._plain(summary)) + unwritten
         return Report(card, verdict)
@@ -98,12 +100,13 @@ class Reports:
         summary: FinalSummary = build_summary(self._folder.path, status=status, on_read=on_read)
         return summary
 
-    def _write(self, summary: FinalSummary, text: str) -> str:
+    def _write(self, summary: FinalSummary, text: str, waits_since_s: float) -> str:
         """Write the final files; the line that says so where they could not be written."""
         try:
-            from traceml_core.reporting.final import write_final
+            from traceml_core.reporting.final import write_final_json, write_final_text
 
-            write_final(self._folder.path, summary, text, synced=False)
+            write_final_text(self._folder.path, text, synced=False)
+            write_final_json(self._folder.path, _with_report_time(summary, waits_since_s), synced=False)
             self._driver.close()
         except Exception as error:  # noqa: BLE001 - the card is still printed
             report_failure(_logger, "writing the final report", error)
@@ -139,10 +142,9 @@ def _is_plain(request: Finish) -> bool:
     return (request.style, request.columns, request.color) == ("full", TEXT_COLUMNS, False)
 
 
-def _with_report_time(summary: FinalSummary, request: Finish | None, asked_s: float) -> FinalSummary:
+def _with_report_time(summary: FinalSummary, since_s: float) -> FinalSummary:
     """The summary with what its run has waited for it: for the last rows to be stored, and for the report."""
-    waited_s = 0.0 if request is None else request.closing_ns / 1e9
-    spent = msgspec.structs.replace(summary.telemetry, report_s=round(waited_s + time.monotonic() - asked_s, 4))
+    spent = msgspec.structs.replace(summary.telemetry, report_s=round(time.monotonic() - since_s, 5))
     return msgspec.structs.replace(summary, telemetry=spent)
 
 

@@ -104,9 +104,18 @@ def write_final(folder: Path, summary: FinalSummary, card_text: str, *, synced: 
     Raises:
         OSError: a file could not be written.
     """
-    place = open_run_folder(folder)
-    write_atomic(place.final_summary_text, card_text.encode(), synced=synced)
-    write_atomic(place.final_summary_json, encode_summary(summary), synced=synced)
+    write_final_text(folder, card_text, synced=synced)
+    write_final_json(folder, summary, synced=synced)
+
+
+def write_final_text(folder: Path, card_text: str, *, synced: bool = True) -> None:
+    """The first half of `write_final`."""
+    write_atomic(open_run_folder(folder).final_summary_text, card_text.encode(), synced=synced)
+
+
+def write_final_json(folder: Path, summary: FinalSummary, *, synced: bool = True) -> None:
+    """The second half, for who has something to add to the summary in between."""
+    write_atomic(open_run_folder(folder).final_summary_json, encode_summary(summary), synced=synced)
 
 
 def _stored_run(folder: Path, reader: HistoryReader, status: RunStatus | None) -> StoredRun:

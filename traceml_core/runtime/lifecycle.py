@@ -182,8 +182,8 @@ class RuntimeHandle:
         """Tell the aggregator what is known of the run."""
         self._sender.describe(facts)
 
-    def finish(self, finish: Callable[[], Finish]) -> None:
-        """Begin to send what is left, then `finish`'s message; does not wait."""
+    def finish(self, finish: Finish) -> None:
+        """Begin to send what is left, then `finish`; does not wait."""
         if self.is_ours:
             self._sender.finish(finish)
 
@@ -205,7 +205,7 @@ class JoinedRuntimeHandle(RuntimeHandle):
         """Join `first`."""
         super().__init__(first.clock, first.steps, first._sender)
 
-    def finish(self, finish: Callable[[], Finish]) -> None:
+    def finish(self, finish: Finish) -> None:
         """Nothing: the run ends when its owner ends it."""
 
     def wait(self, timeout_s: float) -> bool:

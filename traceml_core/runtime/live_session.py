@@ -172,26 +172,24 @@ class LiveSession(Session):
     def _end(self, runtime: RuntimeHandle, status: RunStatus, error: BaseException | RunError | None) -> None:
         self.clock.unwind()
         self.steps.finish()
-        ended_ns = perf_counter_ns()
+        wall_ns, ended_ns = perf_counter_ns() - self.started_ns, time.monotonic_ns()
         overhead_ns = overhead_ns_per_step(self.clock, self.steps.steps_done)
-        told, look = self._told_error(error), terminal()
-
-        def message() -> Finish:
-            return Finish(
+        look = terminal()
+        runtime.finish(
+            Finish(
                 self._identity.rank,
                 self._identity.incarnation,
                 status,
-                told,
-                ended_ns - self.started_ns,
+                self._told_error(error),
+                wall_ns,
                 overhead_ns,
                 self._aggregator is not None,
                 self._style,
                 look.columns,
                 look.color,
-                perf_counter_ns() - ended_ns,
+                None if self._aggregator is None else ended_ns,
             )
-
-        runtime.finish(message)
+        )
         if not runtime.wait(REPORT_WAIT_S) and runtime.has_ticket:
             if self._style != "off" and self._aggregator is not None:
                 say("the report takes longer than usual; waiting a few seconds more")

@@ -89,7 +89,7 @@ class Sender:
         self._end_joining = end_joining
         self._outbox = Outbox(identity.rank, identity.incarnation)
         self._facts: RunFacts | None = None
-        self._finish: Callable[[], Finish] | None = None
+        self._finish: Finish | None = None
         self._conversation: Conversation | None = None
         self._stopped = threading.Event()
         self._woken = threading.Event()
@@ -122,8 +122,8 @@ class Sender:
         """Have these facts told at the next tick."""
         self._facts = facts
 
-    def finish(self, finish: Callable[[], Finish]) -> None:
-        """Send all that there is, then what `finish` makes; `finished` is set once it is answered or hopeless."""
+    def finish(self, finish: Finish) -> None:
+        """Send all that there is, then `finish`; `finished` is set once it is answered or hopeless."""
         self._finish = finish
         self._woken.set()
 
@@ -198,13 +198,13 @@ class Sender:
         with fail_open(logger, "telling of silence"):
             self._tell_silence()
 
-    def _close_down(self, conversation: Conversation, rows: SampledRows, finish: Callable[[], Finish]) -> None:
+    def _close_down(self, conversation: Conversation, rows: SampledRows, finish: Finish) -> None:
         seq = self._outbox.last_seq
         self._put(rows.collect(CLOCK(), every=True))
         if self._outbox.last_seq == seq:
             self._put([])  # the last word on time and drops, also where no row is left or fits
         made = self._outbox.rows_taken + self._outbox.rows_dropped + self._rows_dropped()
-        conversation.end(msgspec.structs.replace(finish(), rows_made=made))
+        conversation.end(msgspec.structs.replace(finish, rows_made=made))
         with fail_open(logger, "sending"):
             self._exchange(conversation, 0)
         while not self._stopped.is_set() and not conversation.is_over and self._keep():

@@ -83,9 +83,10 @@ class Finish(msgspec.Struct, frozen=True, array_like=True, tag="finish"):
 
     When `report` is asked for, answered by `Report`. Where its rows cannot be stored, the rank says it again with the
     `after_seq` 0: the report is of what there is. `rows_made` is how many rows it had to tell in its life: what has not
-    come in of them when this counts is lost. `wall_ns` runs from the first framework hook to the close of the
-    run, by a clock independent of the phase stack; `closing_ns` is what this rank has spent since then.
-    `columns` and `color` say how the card is to be drawn; `style` is the setting `report`.
+    come in of them when this counts is lost. `wall_ns` runs from the first framework hook to the close of the run, by a
+    clock independent of the phase stack; `ended_ns` is that close by the machine's monotonic clock, where the
+    aggregator is a process of the same machine and can tell by it how long it is waited for. `columns` and `color` say
+    how the card is to be drawn; `style` is the setting `report`.
     """
 
     rank: Count
@@ -98,7 +99,7 @@ class Finish(msgspec.Struct, frozen=True, array_like=True, tag="finish"):
     style: Literal["full", "line", "off"]
     columns: Count
     color: bool
-    closing_ns: Integer = 0
+    ended_ns: Integer | None = None
     after_seq: Count = 0
     rows_made: Count | None = None
 

@@ -50,7 +50,7 @@ class Slow(Trainer):
 @pytest.mark.parametrize("way", ["constructor", "add_callback", "attach"])
 def test_all_of_train_is_accounted_for(way, tmp_path, recorded):
     ready = trainer(
-        tmp_path, model=Tiny(forward_ms=5, backward_ms=4), data=Samples(200), kind=Slow, settings=_only_if(way)
+        tmp_path, model=Tiny(forward_ms=5, backward_ms=4), data=Samples(500), kind=Slow, settings=_only_if(way)
     )
     ours = TraceMLCallback(runs_dir=str(tmp_path / "runs"), report="off")
     if way == "add_callback":
@@ -61,7 +61,7 @@ def test_all_of_train_is_accounted_for(way, tmp_path, recorded):
     ready.train()
     around_s = time.perf_counter() - began
     run = recorded()
-    assert run.rows["interval_ns"].sum() / 1e9 + (run.summary.telemetry.report_s or 0) >= 0.99 * around_s - 0.02
+    assert run.rows["interval_ns"].sum() / 1e9 + (run.summary.telemetry.report_s or 0) >= 0.99 * around_s
 
 
 def _only_if(way):

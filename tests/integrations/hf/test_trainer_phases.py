@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from trainer_models import Samples, Tiny, trainer, wait
+from trainer_models import WAITED_MS, Samples, Tiny, trainer, wait
 from transformers import Trainer, TrainerCallback
 
 PLANTED_MS = 12.0
@@ -58,11 +58,12 @@ def plant(phase: str):
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_wait_lands_in_its_phase_and_in_no_other(phase, tmp_path, recorded):
     options, callbacks = plant(phase)
+    WAITED_MS.clear()
     trainer(tmp_path, *callbacks, **{"data": Samples(16), **options}).train()
     run = recorded()
     typical = {name: run.typical_ms(name) for name in PHASES}
-    landed = typical.pop(phase)
-    assert PLANTED_MS - 2 <= landed <= PLANTED_MS + 8
+    assert -0.1 <= run.typical_excess_ms(phase, WAITED_MS) <= (10 if phase == "checkpoint" else 5)
+    del typical[phase]
     assert all(spent < 5 for spent in typical.values()), typical
     assert run.typical_ms("unattributed") < 2
 
@@ -108,7 +109,7 @@ def test_restarted_workers_are_the_loaders_start(tmp_path, recorded):
 
 
 def test_rows_partition_the_time_and_cover_the_training(tmp_path, recorded):
-    ready = trainer(tmp_path, model=Tiny(forward_ms=5, backward_ms=4), data=Samples(200))
+    ready = trainer(tmp_path, model=Tiny(forward_ms=5, backward_ms=4), data=Samples(600))
     began = time.perf_counter_ns()
     ready.train()
     around_ns = time.perf_counter_ns() - began
@@ -117,7 +118,7 @@ def test_rows_partition_the_time_and_cover_the_training(tmp_path, recorded):
     parts = sum(run.rows[name] for name in kinds if name not in ("started_ns", "interval_ns"))
     assert (parts == run.rows["interval_ns"]).all()
     report_ns = (run.summary.telemetry.report_s or 0) * 1e9
-    assert run.rows["interval_ns"].sum() + report_ns >= 0.97 * around_ns  # the trackers' end and the card lie after it
+    assert run.rows["interval_ns"].sum() + report_ns >= 0.99 * around_ns
     assert run.summary.time_budget.coverage_share >= 0.99
     assert run.steps["unattributed_ns"].sum() <= 0.08 * run.steps["interval_ns"].sum()
 

@@ -7,7 +7,7 @@ import time
 import lightning as pl
 import pytest
 import torch
-from lightning_models import Plain, loader, trainer, wait
+from lightning_models import WAITED_MS, Plain, loader, trainer, wait
 
 PLANTED_MS = 12.0
 PHASES = (
@@ -101,10 +101,12 @@ def plant(phase: str, tmp_path):
 def test_a_wait_lands_in_its_phase_and_in_no_other(phase, tmp_path, runs_dir, recorded):
     module, data, callbacks, options = plant(phase, tmp_path)
     held_out = loader(1) if phase == "validation" else None
+    WAITED_MS.clear()
     trainer(runs_dir, *callbacks, **options).fit(module, data, held_out)
     run = recorded()
     typical = {name: run.typical_ms(name) for name in PHASES}
-    assert PLANTED_MS - 1 <= typical.pop(phase) <= PLANTED_MS + 10  # saving and sleeping take their own time as well
+    assert -0.1 <= run.typical_excess_ms(phase, WAITED_MS) <= (10 if phase == "checkpoint" else 4)
+    del typical[phase]
     assert all(spent < 4 for spent in typical.values()), typical
     assert run.typical_ms("unattributed") < 2
 
@@ -148,13 +150,13 @@ def test_rows_partition_the_time_and_cover_the_fit(runs_dir, recorded):
     module = Plain(forward_ms=5, backward_ms=4)
     ready = trainer(runs_dir)
     began = time.perf_counter_ns()
-    ready.fit(module, loader(100))
+    ready.fit(module, loader(300))
     around_ns = time.perf_counter_ns() - began
     run = recorded()
     parts = sum(run.rows[name] for name in run.rows if name.endswith("_ns") and _is_part(name))
     assert (parts == run.rows["interval_ns"]).all()
     report_ns = (run.summary.telemetry.report_s or 0) * 1e9
-    assert run.rows["interval_ns"].sum() + report_ns >= 0.97 * around_ns  # the trackers' end and the card lie after it
+    assert run.rows["interval_ns"].sum() + report_ns >= 0.99 * around_ns
     assert run.summary.time_budget.coverage_share >= 0.99
     assert run.steps["unattributed_ns"].sum() <= 0.06 * run.steps["interval_ns"].sum()
 

@@ -9,6 +9,7 @@ import torch
 CAUSES = (
     "healthy",
     "accounted",
+    "long_steps",
     "slow_dataset",
     "few_workers",
     "slow_collate",
@@ -57,6 +58,8 @@ def collate_slowly(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tens
 
 def steps(cause: str) -> int:
     """Batches in all: 100, and 400 where memory must be seen to creep or the whole time is to be accounted for."""
+    if cause == "long_steps":
+        return 30
     return 400 if cause.startswith("leaked") or cause == "accounted" else 100
 
 
@@ -78,8 +81,9 @@ class Network(torch.nn.Module):
     def __init__(self, cause: str) -> None:
         super().__init__()
         self.layers = torch.nn.Sequential(torch.nn.Linear(FEATURES, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
-        self.forward_ms = 25.0 if cause == "heavy_forward" else 4.0
-        self.backward_ms = 25.0 if cause == "heavy_backward" else 4.0
+        usual_ms = 50.0 if cause == "long_steps" else 4.0
+        self.forward_ms = 25.0 if cause == "heavy_forward" else usual_ms
+        self.backward_ms = 25.0 if cause == "heavy_backward" else usual_ms
         self.kept: list[object] = []
         self.cause = cause
 

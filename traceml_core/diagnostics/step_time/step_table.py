@@ -19,7 +19,7 @@ class StepTable(msgspec.Struct, frozen=True, kw_only=True):
     `step` is NaN on records around steps. `phase_ns` is (number of phases, n): the partition, device time where its
     events were resolved (`on_device`) and host time elsewhere; `host_ns` is the host's. NaN where not measured.
     `before` marks what came before a rank's first step, `redone` the steps that a later row did again, `warmup` the
-    steps that are not to be averaged in, `judged` the steps that are.
+    steps that are not to be averaged in, `judged` the steps that are. `ranks` are those that have rows.
     """
 
     rank: np.ndarray
@@ -34,17 +34,13 @@ class StepTable(msgspec.Struct, frozen=True, kw_only=True):
     redone: np.ndarray
     warmup: np.ndarray
     judged: np.ndarray
+    ranks: tuple[int, ...]
 
     @property
     def step_ns(self) -> np.ndarray:
         """Step time: the in-step phases and what nothing claimed."""
         step_ns: np.ndarray = np.nansum(self.phase_ns[list(IN_STEP)], axis=0)
         return step_ns
-
-    @property
-    def ranks(self) -> list[int]:
-        """The ranks that have rows."""
-        return [int(rank) for rank in np.unique(self.rank)]
 
 
 def step_table(columns: Columns, policy: StepTimePolicy) -> StepTable | None:
@@ -74,6 +70,7 @@ def step_table(columns: Columns, policy: StepTimePolicy) -> StepTable | None:
         redone=redone,
         warmup=warmup,
         judged=kept & ~warmup,
+        ranks=tuple(np.unique(rank).tolist()),
     )
 
 
