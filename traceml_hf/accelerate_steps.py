@@ -72,6 +72,35 @@ class StepTracker:
     `arrivals` see the gradients of models whose ranks wait for each other inside backward.
     """
 
+    __slots__ = (
+        "_backward_seen",
+        "_fed_by_loader",
+        "_feeding",
+        "_forward_in_eval_mode",
+        "_forwarded",
+        "_grad_enabled",
+        "_inside",
+        "_looping",
+        "_models",
+        "_note",
+        "_now",
+        "_on_step",
+        "_on_training_loader",
+        "_on_unmeasured",
+        "_optimizers",
+        "_plain",
+        "_stepped",
+        "_steps",
+        "_trained",
+        "_trained_in_eval_mode",
+        "_validating",
+        "_window",
+        "arrivals",
+        "clock",
+        "is_open",
+        "thread",
+    )
+
     def __init__(
         self,
         clock: PhaseClock,

@@ -32,6 +32,18 @@ class TimedEvents:
     that pays for the stamps around the others. Who does is looked up anew in every epoch.
     """
 
+    __slots__ = (
+        "_before",
+        "_call_event",
+        "_callbacks",
+        "_clock",
+        "_events",
+        "_handler",
+        "_known",
+        "_listeners",
+        "_when_over",
+    )
+
     def __init__(
         self, handler: Any, clock: PhaseClock, events: Mapping[str, Callable[..., None]], when_over: Callable[[], None]
     ) -> None:

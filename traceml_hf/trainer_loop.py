@@ -19,6 +19,23 @@ class TrainerLoop:
     shown the window's batches: else its micro-batches are counted where they go backward.
     """
 
+    __slots__ = (
+        "_fetched",
+        "_note",
+        "_now",
+        "_on_step",
+        "_role",
+        "_starting",
+        "_steps",
+        "clock",
+        "evaluating",
+        "has_counted",
+        "has_proxy",
+        "in_step",
+        "is_open",
+        "thread",
+    )
+
     def __init__(self, clock: PhaseClock, steps: StepRecorder, on_step: Callable[[], None] | None) -> None:
         """Follow the loop of the calling thread; `on_step` is called once a step is over."""
         self.clock = clock

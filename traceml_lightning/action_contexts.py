@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from traceml_core.core.phases import Phase
+from traceml_core.core.phases import INPUT_WAIT, Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
 
@@ -25,14 +25,14 @@ class Nothing:
 class InPhase:
     """An action whose time belongs to one slot of the clock."""
 
-    __slots__ = ("_enter", "_leave", "_slot")
+    __slots__ = ("_leave", "_note", "_now", "_slot")
 
     def __init__(self, clock: PhaseClock, slot: int) -> None:
-        self._enter, self._leave, self._slot = clock.enter, clock.leave, slot
+        self._note, self._now, self._leave, self._slot = clock.note, clock.now, clock.leave, int(slot)
 
     def __enter__(self) -> None:
         """The slot owns the time."""
-        self._enter(self._slot)
+        self._note((self._slot, self._now()))
 
     def __exit__(self, *_: object) -> None:
         """The slot owned the time."""
@@ -50,7 +50,7 @@ class FitApart(InPhase):
 
     def __enter__(self) -> None:
         """The slot owns the time, whatever goes on in it."""
-        self._enter(self._slot)
+        super().__enter__()
         self._mute()
 
     def __exit__(self, *_: object) -> None:
@@ -70,7 +70,7 @@ class OptimizerStep(InPhase):
 
     def __exit__(self, *error: object) -> None:
         """The optimizer has stepped, unless it raised."""
-        self._leave(self._slot)
+        self._note((~self._slot, self._now()))
         if not error or error[0] is None:
             self._steps.optimizer_step()
 
@@ -89,11 +89,13 @@ class Fetch:
         self._steps.fetch()
         if self.first and not self._starts_workers():
             self._end_loader_start()
-        self._clock.enter(Phase.INPUT_WAIT)
+        clock = self._clock
+        clock.note((INPUT_WAIT, clock.now()))
 
     def __exit__(self, *_: object) -> None:
         """The batch is there."""
-        self._clock.leave(Phase.INPUT_WAIT)
+        clock = self._clock
+        clock.note((~INPUT_WAIT, clock.now()))
         if self.first:
             self._end_loader_start()
 

@@ -27,6 +27,25 @@ class StepRecorder:
     `gradients_arrived` is what a `GradientArrival` has to call as well where a device is timed; null elsewhere.
     """
 
+    __slots__ = (
+        "_began_ns",
+        "_clock",
+        "_device",
+        "_in_loop",
+        "_memory",
+        "_micro_batches",
+        "_queue_limit",
+        "_samples",
+        "_stepped",
+        "_tokens",
+        "_unix_offset_ns",
+        "dropped",
+        "gradients_arrived",
+        "queue",
+        "step",
+        "steps_done",
+    )
+
     def __init__(
         self,
         clock: PhaseClock,
