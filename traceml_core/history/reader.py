@@ -1,4 +1,4 @@
-"""The reader of a run's history: columns as numpy arrays, and what is known of ranks and run. Read-only."""
+"""The reader of a run's history: its rows, its tables reduced, and what is known of ranks and run. Read-only."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ import msgspec
 import numpy as np
 
 from traceml_core.history.database import HistoryUnreadableError, open_for_reading, unreadable
+from traceml_core.history.rolled_entries import NOT_ROLLED, read_rolled
+from traceml_core.history.tables import OWN_TABLES
+from traceml_core.statistics.reduced import ReducedTable, concatenate, reduced
 from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import RunError, RunStatus
 
@@ -82,8 +85,9 @@ class HistoryReader:
     def columns(self, table: str, names: Sequence[str] | None = None) -> Columns:
         """Columns of a row table, all of them or those named, as arrays of one length, in the order of arrival.
 
-        To a row's own columns history adds `rank`, `incarnation` and `seq`. Columns that cannot be null are int64
-        (whole numbers), float64 or object (text); those that can be are float64, NaN where null (text: None).
+        Of a long run only the first and the last rows of each rank are there; `reduced` speaks of all of them. To a
+        row's own columns history adds `rank`, `incarnation` and `seq`. Columns that cannot be null are int64 (whole
+        numbers), float64 or object (text); those that can be are float64, NaN where null (text: None).
         A table that the history does not have gives no columns.
 
         Raises:
@@ -101,16 +105,44 @@ class HistoryReader:
             if missing:
                 raise KeyError(f"{table} has no column {missing[0]!r}; it has {', '.join([*_KEYS, *kinds])}")
             arrays = self._read(table, {name: kinds[name] for name in stored})
-            if "source" in arrays:
-                sources = arrays.pop("source")
-                arrays |= {key: values[sources] for key, values in self._sources().items()}
-            return {name: arrays[name] for name in wanted}
+            named = _named(arrays, self._sources())
+            return {name: named[name] for name in wanted}
+
+    def reduced(self, table: str) -> ReducedTable | None:
+        """The whole of a table: rows as they came, and those between the first and the last rolled up.
+
+        Null where the history does not have the table, or it is empty.
+        """
+        with self._guard():
+            kinds = self._column_types(table)
+            if not kinds:
+                return None
+            self._connection.execute("BEGIN")  # rows and roll-ups as they are at one moment
+            try:
+                is_rolled = self._is_rolled(table)
+                arrays = self._read(table, {**kinds, "rowid": np.int64}, NOT_ROLLED if is_rolled else "")
+                texts = [name for name, kind in kinds.items() if kind is object]
+                rolled = read_rolled(self._connection, table, texts) if is_rolled else None
+                sources = self._sources()
+            finally:
+                self._connection.execute("COMMIT")
+        rowid, source = arrays.pop("rowid"), arrays["source"]
+        rows = reduced(table, _named(arrays, sources)) if source.size else None
+        if rolled is None:
+            return rows
+        entries = msgspec.structs.replace(
+            rolled.entries, **{key: values[rolled.source] for key, values in sources.items()}
+        )
+        if rows is None:
+            return entries
+        arrived = np.lexsort((np.append(rowid, rolled.after_rowid), np.append(source, rolled.source)))
+        return concatenate(rows, entries).take(arrived)
 
     def tables(self) -> list[str]:
         """The names of the row tables."""
         with self._guard():
             rows = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid")
-            return [name for (name,) in rows if name not in ("ranks", "facts", "failures")]
+            return [name for (name,) in rows if name not in OWN_TABLES]
 
     def ranks(self) -> list[RankRecord]:
         """Every incarnation of every rank, by rank, then by when it started."""
@@ -137,9 +169,17 @@ class HistoryReader:
         rows = self._connection.execute("SELECT name, type, [notnull] FROM pragma_table_info(?)", (table,))
         return {name: _array_type(kind, bool(notnull)) for name, kind, notnull in rows}
 
-    def _read(self, table: str, kinds: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        names = ", ".join(f'"{name}"' for name in kinds)
-        cursor = self._connection.execute(f'SELECT {names} FROM "{table}" ORDER BY rowid')
+    def _is_rolled(self, table: str) -> bool:
+        """Whether some rows of a table are in the roll-ups; a history of the first version has none."""
+        known = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'rolled'").fetchone()[0]
+        return bool(
+            known and self._connection.execute("SELECT count(*) FROM rolled WHERE tbl = ?", (table,)).fetchone()[0]
+        )
+
+    def _read(self, table: str, kinds: Mapping[str, Any], where: str = "") -> dict[str, np.ndarray]:
+        names = ", ".join(f't."{name}"' for name in kinds)
+        parameters = (table,) if where else ()
+        cursor = self._connection.execute(f'SELECT {names} FROM "{table}" AS t {where} ORDER BY t.rowid', parameters)
         parts: list[list[np.ndarray]] = [[np.empty(0, kind)] for kind in kinds.values()]
         # Small chunks: the Python objects on the way to the arrays stay few, and in the processor's cache.
         while rows := cursor.fetchmany(_CHUNK_ROWS):
@@ -163,6 +203,13 @@ class HistoryReader:
             yield
         except sqlite3.DatabaseError as error:
             raise unreadable(self._path, error) from error
+
+
+def _named(arrays: dict[str, np.ndarray], sources: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns with rank and incarnation in the place of their source."""
+    source = arrays.get("source")
+    keys = {} if source is None else {key: values[source] for key, values in sources.items()}
+    return {**keys, **{name: values for name, values in arrays.items() if name != "source"}}
 
 
 def _array_type(kind: str, notnull: bool) -> Any:

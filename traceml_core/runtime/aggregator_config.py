@@ -20,3 +20,4 @@ class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True):
     owner_created: float
     profile: str
     mode: str
+    keep_raw_steps: int

@@ -60,6 +60,7 @@ class AggregatorHandle:
             owner_created=psutil.Process().create_time(),
             profile=settings.profile,
             mode=settings.mode,
+            keep_raw_steps=settings.keep_raw_steps,
         )
         self._pid = os.getpid()
         self._stopped = False

@@ -11,6 +11,7 @@ RELATIVE_ERROR = 0.01
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _LOG_GAMMA = float(np.log(_GAMMA))
 _CENTRE = 2 / (_GAMMA + 1)
+_FAR = 2**40
 
 
 class Sketch(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +48,23 @@ class Sketch(msgspec.Struct, frozen=True, kw_only=True):
         value = _CENTRE * float(np.exp((self.first_bin + place) * _LOG_GAMMA))
         return min(max(value, self.minimum), self.maximum)
 
+    def count_from(self, value: float) -> int:
+        """How many values are at least `value` (above 0), give or take those within 1 % of it."""
+        if value > self.maximum:
+            return 0
+        begin = max(int(np.ceil(np.log(value) / _LOG_GAMMA - 1e-9)) - self.first_bin, 0)
+        return sum(self.bins[begin:])
+
+    def thinned(self, share: float) -> Sketch:
+        """About that share of the values, of every size alike; extremes are kept as they are."""
+        if share >= 1:
+            return self
+        bins = np.rint(np.array(self.bins, np.float64) * share).astype(np.int64)
+        zeros = round(self.zeros * share)
+        count = int(bins.sum()) + zeros
+        replaced = {"count": count, "zeros": zeros, "total": self.mean * count if count else 0.0}
+        return msgspec.structs.replace(self, bins=tuple(bins.tolist()), **replaced)
+
 
 def sketch_of(values: np.ndarray) -> Sketch:
     """The sketch of an array of any shape. NaN means 'not measured' and is left out.
@@ -76,6 +94,37 @@ def sketch_of(values: np.ndarray) -> Sketch:
         first_bin=first,
         bins=tuple(bins.tolist()),
     )
+
+
+def sketches_of(values: np.ndarray) -> list[Sketch]:
+    """The sketch of every column of (rows, columns). What is not measured, negative or infinite is left out."""
+    positive = (values > 0) & (values < np.inf)
+    zero = values == 0
+    kept = positive | zero
+    logs = np.log(values, where=positive, out=np.zeros_like(values))
+    places = np.ceil(logs / _LOG_GAMMA - 1e-9).astype(np.int64)
+    firsts = np.where(positive, places, _FAR).min(axis=0)
+    lasts = np.where(positive, places, -_FAR).max(axis=0)
+    widths = np.maximum(lasts - firsts + 1, 0)
+    ends = np.cumsum(widths)
+    flat = (places - firsts + (ends - widths))[positive]
+    bins = np.bincount(flat, minlength=int(ends[-1])).tolist()
+    counts, zeros = kept.sum(axis=0).tolist(), zero.sum(axis=0).tolist()
+    totals = np.where(kept, values, 0.0).sum(axis=0).tolist()
+    minima = np.where(kept, values, np.inf).min(axis=0).tolist()
+    maxima = np.where(kept, values, -np.inf).max(axis=0).tolist()
+    return [
+        Sketch(
+            count=counts[column],
+            zeros=zeros[column],
+            total=totals[column],
+            minimum=minima[column],
+            maximum=maxima[column],
+            first_bin=int(firsts[column]) if width else 0,
+            bins=tuple(bins[end - width : end]),
+        )
+        for column, (end, width) in enumerate(zip(ends.tolist(), widths.tolist(), strict=True))
+    ]
 
 
 def merge(sketches: Iterable[Sketch]) -> Sketch:
