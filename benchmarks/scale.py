@@ -300,9 +300,8 @@ def show_flood(quick: bool) -> None:
     )
 
 
-def show_ranks(quick: bool) -> None:
+def show_ranks(quick: bool, counts: Sequence[int]) -> None:
     """Ten steps a second from more and more ranks."""
-    counts = (8, 64) if quick else (8, 64, 256, 1_024)
     found = [(ranks, paced(ranks, 5.0 if quick else 60.0)) for ranks in counts]
     say("ranks   rows/s   lost   CPU of a core   µs a row   memory MiB   disk MB   report s")
     for ranks, one in found:
@@ -350,6 +349,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=["flood", "ranks", "history", []], help="which; none: all")
     parser.add_argument("--quick", action="store_true", help="a short version of each")
+    parser.add_argument("--ranks", type=int, nargs="+", help="how many ranks, one after the other")
     parser.add_argument("--folder", type=Path, help="where histories are written and kept, so that a run can go on")
     parser.add_argument("--until-s", type=float, default=math.inf, help="stop writing a history after so long")
     arguments = parser.parse_args()
@@ -357,7 +357,7 @@ def main() -> None:
     if "flood" in parts:
         show_flood(arguments.quick)
     if "ranks" in parts:
-        show_ranks(arguments.quick)
+        show_ranks(arguments.quick, arguments.ranks or ((8, 64) if arguments.quick else (8, 64, 256, 1_024)))
     if "history" in parts:
         if arguments.folder is not None:
             arguments.folder.mkdir(parents=True, exist_ok=True)

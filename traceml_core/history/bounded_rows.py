@@ -5,11 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from traceml_core.history.tables import RowTable
+
+if TYPE_CHECKING:
+    from traceml_core.history.rank_window import RankWindow
 
 LARGEST_DETAIL = 1_024
 SMALLEST_DETAIL = 128
@@ -61,11 +64,14 @@ class BoundedRows:
         self._keep_rows = keep_rows
         self._streams: dict[tuple[int, str], _Stream] = {}
         self._known = False
+        self._window: RankWindow | None = None
         self._world_sizes: dict[int, int] = {}
 
     def forget(self) -> None:
         """A transaction was undone: what was known of the file is no longer true."""
         self._known = False
+        if self._window is not None:
+            self._window.forget()
 
     def know(self) -> None:
         """A transaction begins: see what is in the file, before anything is added."""
@@ -104,22 +110,35 @@ class BoundedRows:
             return
         rows = rows[: sum(chunk.rows for chunk in chunks)]
         reached = Reached(stream.rows, stream.last_step, stream.passes)
-        reached = roll_up(self._connection, source, table, rows, reached, stream.detail)
+        reached, derived = roll_up(self._connection, source, table, rows, reached, stream.detail)
         stream.rows, stream.last_step, stream.passes = reached.rows, reached.last_step, reached.passes
         stream.rolled_end = chunks[-1].last
         stream.waiting = newest
         stream.waiting_rows = sum(chunk.rows for chunk in newest)
         stream.rolled.extend(chunks)
         stream.rolled_rows += len(rows)
-        self._delete_old(table, stream)
         self._connection.execute(
             "INSERT OR REPLACE INTO rolled VALUES (?, ?, ?, ?, ?, ?, ?)",
             (source, table.name, stream.head_end, stream.rolled_end, stream.rows, stream.last_step, stream.passes),
         )
+        unjoined = 0
+        if table.name == "step_time" and self._world_sizes[source] > 1:
+            unjoined = self._join(source, stream, derived, is_first=stream.rows == stream.head_rows + len(rows))
+        self._delete_old(table, stream, max(stream.kept, unjoined))
 
-    def _delete_old(self, table: RowTable, stream: _Stream) -> None:
+    def _join(self, source: int, stream: _Stream, derived: Mapping[str, Any], *, is_first: bool) -> int:
+        """Join these steps with other ranks'; how many of the source's rows wait for that."""
+        from traceml_core.history.rank_window import RankWindow
+
+        if self._window is None:
+            self._window = RankWindow(self._connection, self._tables["step_time"])
+        if is_first:
+            self._window.begin(source, stream.detail)
+        return self._window.add(source, derived)
+
+    def _delete_old(self, table: RowTable, stream: _Stream, kept: int) -> None:
         old = []
-        while stream.rolled and stream.rolled_rows - stream.rolled[0].rows >= stream.kept:
+        while stream.rolled and stream.rolled_rows - stream.rolled[0].rows >= kept:
             chunk = stream.rolled.popleft()
             stream.rolled_rows -= chunk.rows
             old.append((chunk.first, chunk.last))

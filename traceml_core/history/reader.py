@@ -13,7 +13,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from traceml_core.history.arrays import array_of
 from traceml_core.history.database import HistoryUnreadableError, open_for_reading, unreadable
+from traceml_core.history.joined_steps import JoinedSteps, joined_with
+from traceml_core.history.rank_window import read_join
 from traceml_core.history.rolled_entries import NOT_ROLLED, read_rolled
 from traceml_core.history.tables import OWN_TABLES
 from traceml_core.statistics.reduced import ReducedTable, concatenate, reduced
@@ -120,7 +123,8 @@ class HistoryReader:
             self._connection.execute("BEGIN")  # rows and roll-ups as they are at one moment
             try:
                 is_rolled = self._is_rolled(table)
-                arrays = self._read(table, {**kinds, "rowid": np.int64}, NOT_ROLLED if is_rolled else "")
+                where = (NOT_ROLLED, table) if is_rolled else ()
+                arrays = self._read(table, {**kinds, "rowid": np.int64}, *where)
                 texts = [name for name, kind in kinds.items() if kind is object]
                 rolled = read_rolled(self._connection, table, texts) if is_rolled else None
                 sources = self._sources()
@@ -137,6 +141,23 @@ class HistoryReader:
             return entries
         arrived = np.lexsort((np.append(rowid, rolled.after_rowid), np.append(source, rolled.source)))
         return concatenate(rows, entries).take(arrived)
+
+    def joined_steps(self) -> JoinedSteps | None:
+        """The steps that all ranks did, joined, beyond the first ones; null where no more than those were done."""
+        with self._guard():
+            if not self._has("rank_joins"):
+                return None
+            self._connection.execute("BEGIN")
+            try:
+                row = self._connection.execute("SELECT after_step, until_step FROM rank_joins").fetchone()
+                if row is None:
+                    return None
+                stored = read_join(self._connection)
+                arrays = self._read("step_time", self._column_types("step_time"), "WHERE t.step > ?", row[1])
+                later = _named(arrays, self._sources())
+            finally:
+                self._connection.execute("COMMIT")
+        return JoinedSteps(row[0], joined_with(stored, reduced("step_time", later) if later["rank"].size else None))
 
     def tables(self) -> list[str]:
         """The names of the row tables."""
@@ -171,20 +192,22 @@ class HistoryReader:
 
     def _is_rolled(self, table: str) -> bool:
         """Whether some rows of a table are in the roll-ups; a history of the first version has none."""
-        known = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'rolled'").fetchone()[0]
-        return bool(
-            known and self._connection.execute("SELECT count(*) FROM rolled WHERE tbl = ?", (table,)).fetchone()[0]
-        )
+        if not self._has("rolled"):
+            return False
+        return bool(self._connection.execute("SELECT count(*) FROM rolled WHERE tbl = ?", (table,)).fetchone()[0])
 
-    def _read(self, table: str, kinds: Mapping[str, Any], where: str = "") -> dict[str, np.ndarray]:
+    def _has(self, table: str) -> bool:
+        found = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", (table,))
+        return bool(found.fetchone()[0])
+
+    def _read(self, table: str, kinds: Mapping[str, Any], where: str = "", *values: Any) -> dict[str, np.ndarray]:
         names = ", ".join(f't."{name}"' for name in kinds)
-        parameters = (table,) if where else ()
-        cursor = self._connection.execute(f'SELECT {names} FROM "{table}" AS t {where} ORDER BY t.rowid', parameters)
+        cursor = self._connection.execute(f'SELECT {names} FROM "{table}" AS t {where} ORDER BY t.rowid', values)
         parts: list[list[np.ndarray]] = [[np.empty(0, kind)] for kind in kinds.values()]
         # Small chunks: the Python objects on the way to the arrays stay few, and in the processor's cache.
         while rows := cursor.fetchmany(_CHUNK_ROWS):
             for part, values, kind in zip(parts, zip(*rows, strict=True), kinds.values(), strict=True):
-                part.append(np.array(values, kind))
+                part.append(array_of(values, kind))
         return {name: np.concatenate(part) for name, part in zip(kinds, parts, strict=True)}
 
     def _sources(self) -> dict[str, np.ndarray]:

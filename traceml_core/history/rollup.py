@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from traceml_core.history.arrays import array_of
 from traceml_core.history.tables import RowTable
 from traceml_core.statistics.buckets import Buckets, buckets_of, coarser, merge_buckets, span_that_fits
-from traceml_core.statistics.derived import derive
+from traceml_core.statistics.derived import Arrays, derive
 from traceml_core.statistics.sketch import Sketch, merge, sketches_of
 
 BUCKETS_A_SEGMENT = 64
@@ -60,23 +61,28 @@ def roll_up(
     rows: Sequence[tuple[Any, ...]],
     reached: Reached,
     largest_count: int,
-) -> Reached:
-    """Add rows, which follow on those that were `reached`, to the roll-ups; a series has `largest_count` buckets."""
-    texts, numbers = _columns(table, rows)
+) -> tuple[Reached, Arrays]:
+    """Add rows, which follow on those that were `reached`, to the roll-ups; a series has `largest_count` buckets.
+
+    Gives how far they reach, and their columns of numbers with what follows from them.
+    """
+    texts, numbers = columns_of_rows(table, rows)
     steps, passes, reached = _passes(numbers, len(rows), reached)
     derived = derive(table.name, numbers)
     names = tuple(derived)
     matrix = np.stack([np.asarray(values, np.float64) for values in derived.values()], axis=1)
     for one in _series(texts, matrix, steps, passes, reached):
         _add(connection, (source, table.name), one, names, largest_count)
-    return reached
+    return reached, derived
 
 
-def _columns(table: RowTable, rows: Sequence[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], dict[str, np.ndarray]]:
+def columns_of_rows(
+    table: RowTable, rows: Sequence[tuple[Any, ...]]
+) -> tuple[list[tuple[Any, ...]], dict[str, np.ndarray]]:
     """The columns of text, and those of numbers by name (NaN where null)."""
     columns = list(zip(table.columns, zip(*rows, strict=True), strict=True))
     texts = [values for column, values in columns if column.kind is str]
-    numbers = {column.name: np.array(values, np.float64) for column, values in columns if column.kind is not str}
+    numbers = {column.name: array_of(values, np.float64) for column, values in columns if column.kind is not str}
     return texts, numbers
 
 

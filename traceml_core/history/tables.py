@@ -84,6 +84,13 @@ _SKETCHES = """
     sketches BLOB NOT NULL,
     PRIMARY KEY (series, segment)
 """
+# Steps joined across ranks, one row: those after `after_step` up to `until_step`.
+_JOINS = """
+    one INTEGER PRIMARY KEY,
+    after_step REAL NOT NULL,
+    until_step REAL NOT NULL,
+    joined BLOB
+"""
 OWN_TABLES: dict[str, str] = {
     "ranks": _RANKS,
     "facts": "rank INTEGER PRIMARY KEY, facts TEXT NOT NULL",
@@ -92,6 +99,7 @@ OWN_TABLES: dict[str, str] = {
     "rollup_series": _SERIES,
     "rollup_buckets": _BUCKETS,
     "rollup_sketches": _SKETCHES,
+    "rank_joins": _JOINS,
 }
 """The tables that are no row type's, and their columns."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from traceml_core.history.joined_steps import JoinedSteps
 from traceml_core.history.reader import HistoryReader
 from traceml_core.statistics.reduced import ReducedTable
 
@@ -23,3 +24,11 @@ class TablesReadOnce:
         if table not in self._tables:
             self._tables[table] = self._reader.reduced(table)
         return self._tables[table]
+
+    def joined_steps(self) -> JoinedSteps | None:
+        """The steps that all ranks did, joined, beyond the first ones; null where no more than those were done.
+
+        Raises:
+            HistoryUnreadableError: the file is damaged.
+        """
+        return self._reader.joined_steps()
