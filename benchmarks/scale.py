@@ -9,12 +9,15 @@ import argparse
 import json
 import math
 import multiprocessing
+import queue
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,23 +72,20 @@ def later(rows: list[StepTimeRow], first: int) -> list[StepTimeRow]:
     ]
 
 
-def flood(seconds: float, ranks: int = 8) -> Served:
-    """Send as fast as the aggregator acknowledges, 2,000 steps a batch: its highest rate."""
-    return serve(ranks, seconds, lambda rank: flood_chunks(rank), tick_s=0.0, processes=2)
+def flood(batches: int, ranks: int = 8) -> Served:
+    """Send batches of 2,000 steps as fast as the aggregator acknowledges: its highest rate."""
+    return serve(ranks, 120.0, lambda rank: iter(flood_chunks(rank, batches)), tick_s=0.0, processes=2)
 
 
 def paced(ranks: int, seconds: float) -> Served:
     """Ten steps a second and rank, each sent as it is done, with a look at the process's memory beside it."""
-    return serve(ranks, seconds, lambda rank: paced_chunks(rank), tick_s=TICK_S, processes=4)
+    return serve(ranks, seconds, paced_chunks, tick_s=TICK_S, processes=4)
 
 
-def flood_chunks(rank: int) -> Iterator[list[SizedChunk]]:
-    """Batches of 2,000 steps; their content repeats, for encoding rows is not what is measured."""
+def flood_chunks(rank: int, batches: int) -> list[list[SizedChunk]]:
+    """Batches of 2,000 steps, encoded before the clock runs."""
     rows = [step_row(step, rank) for step in range(1, 2_001)]
-    first = 1
-    while True:
-        yield sized_chunks(later(rows, first))
-        first += len(rows)
+    return [sized_chunks(later(rows, number * len(rows) + 1)) for number in range(batches)]
 
 
 def paced_chunks(rank: int) -> Iterator[list[SizedChunk]]:
@@ -114,28 +114,33 @@ def serve(
         watched = psutil.Process(aggregator.pid)
         groups = [range(first, ranks, processes) for first in range(min(processes, ranks))]
         results: multiprocessing.Queue[tuple[int, int, int]] = multiprocessing.Queue()
-        began = time.monotonic()
+        ready = multiprocessing.Barrier(len(groups) + 1)
         children = [
             multiprocessing.Process(
-                target=simulate, args=(aggregator.ticket, list(group), ranks, seconds, chunks, tick_s, results)
+                target=simulate, args=(aggregator.ticket, list(group), ranks, seconds, chunks, tick_s, ready, results)
             )
             for group in groups
         ]
         for child in children:
             child.start()
-        memory = 0
-        while any(child.is_alive() for child in children):
+        ready.wait()
+        began, before = time.monotonic(), watched.cpu_times()
+        memory, told = 0, []
+        while len(told) < len(children):
             memory = max(memory, watched.memory_info().rss)
-            time.sleep(0.1)
+            with suppress(queue.Empty):
+                told.append(results.get(timeout=0.1))
         wall_s, spent = time.monotonic() - began, watched.cpu_times()
-        told = [results.get() for _ in children]
+        for child in children:
+            child.join()
         report_s = ask_for_report(aggregator.ticket, ranks)
         memory = max(memory, watched.memory_info().rss)
         aggregator.stop()
         rows, sent, dropped = (sum(values) for values in zip(*told, strict=True))
         disk_mb = sum(file.stat().st_size for file in folder.path.iterdir()) / 1e6
         check_rows(folder, rows)
-        return Served(rows, sent, dropped, wall_s, spent.user + spent.system, memory / 2**20, disk_mb, report_s)
+        cpu_s = spent.user + spent.system - before.user - before.system
+        return Served(rows, sent, dropped, wall_s, cpu_s, memory / 2**20, disk_mb, report_s)
 
 
 def simulate(
@@ -145,13 +150,15 @@ def simulate(
     seconds: float,
     chunks: Callable[[int], Iterator[list[SizedChunk]]],
     tick_s: float,
+    ready: threading.Barrier,
     results: multiprocessing.Queue[tuple[int, int, int]],
 ) -> None:
     """Be these ranks for so long, then until all that they sent is stored."""
     ranks = [_Rank(ticket, number, world_size, chunks(number)) for number in numbers]
+    ready.wait()
     until = time.monotonic() + seconds
     due = [time.monotonic() + tick_s * place / len(ranks) for place in range(len(ranks))]
-    while time.monotonic() < until:
+    while time.monotonic() < until and not all(rank.is_done for rank in ranks):
         for place, rank in enumerate(ranks):
             now = time.monotonic()
             if now >= due[place]:
@@ -185,13 +192,17 @@ class _Rank:
         identity = RankIdentity(rank=number, local_rank=number, incarnation=7, world_size=world_size)
         self.conversation = Conversation(self.client, identity, self.outbox)
         self.made = 0
+        self.is_done = False
         self._chunks = chunks
 
     def produce(self) -> None:
         """Put the next rows into the outbox, unless it is a flood and the aggregator is behind."""
-        if len(self.outbox) > 16 and self.made > 100_000:
+        if len(self.outbox) > 32:
             return
-        chunks = next(self._chunks)
+        chunks = next(self._chunks, None)
+        if chunks is None:
+            self.is_done = True
+            return
         self.made += sum(chunk.rows for chunk in chunks)
         self.outbox.put(chunks, self.made * STEP_NS, 0, {})
 
@@ -292,7 +303,7 @@ def exponent(pairs: Sequence[tuple[float, float]]) -> float:
 
 def show_flood(quick: bool) -> None:
     """The highest rate of one aggregator."""
-    served = flood(3.0 if quick else 15.0)
+    served = flood(20 if quick else 100)
     say(
         f"flood, 8 ranks: {served.rows / served.wall_s:,.0f} rows/s by the clock, {served.rows / served.cpu_s:,.0f} a "
         f"second of the aggregator's CPU; of {served.sent:,} rows {served.sent - served.rows:,} are not stored; memory "
