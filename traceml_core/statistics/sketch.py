@@ -11,7 +11,6 @@ RELATIVE_ERROR = 0.01
 _GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _LOG_GAMMA = float(np.log(_GAMMA))
 _CENTRE = 2 / (_GAMMA + 1)
-_FAR = 2**40
 
 
 class Sketch(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,33 +97,29 @@ def sketch_of(values: np.ndarray) -> Sketch:
 
 def sketches_of(values: np.ndarray) -> list[Sketch]:
     """The sketch of every column of (rows, columns). What is not measured, negative or infinite is left out."""
-    positive = (values > 0) & (values < np.inf)
-    zero = values == 0
-    kept = positive | zero
-    logs = np.log(values, where=positive, out=np.zeros_like(values))
-    places = np.ceil(logs / _LOG_GAMMA - 1e-9).astype(np.int64)
-    firsts = np.where(positive, places, _FAR).min(axis=0)
-    lasts = np.where(positive, places, -_FAR).max(axis=0)
-    widths = np.maximum(lasts - firsts + 1, 0)
-    ends = np.cumsum(widths)
-    flat = (places - firsts + (ends - widths))[positive]
-    bins = np.bincount(flat, minlength=int(ends[-1])).tolist()
-    counts, zeros = kept.sum(axis=0).tolist(), zero.sum(axis=0).tolist()
-    totals = np.where(kept, values, 0.0).sum(axis=0).tolist()
-    minima = np.where(kept, values, np.inf).min(axis=0).tolist()
-    maxima = np.where(kept, values, -np.inf).max(axis=0).tolist()
-    return [
-        Sketch(
-            count=counts[column],
-            zeros=zeros[column],
-            total=totals[column],
-            minimum=minima[column],
-            maximum=maxima[column],
-            first_bin=int(firsts[column]) if width else 0,
-            bins=tuple(bins[end - width : end]),
+    columns = np.ascontiguousarray(values.T)
+    positive, zero = (columns > 0) & (columns < np.inf), columns == 0
+    known = columns[positive]  # column by column
+    places = np.ceil(np.log(known) / _LOG_GAMMA - 1e-9).astype(np.int64)
+    positives, zeros = positive.sum(axis=1), zero.sum(axis=1).tolist()
+    ends = np.cumsum(positives).tolist()
+    sketches = []
+    for end, count, zero_count in zip(ends, positives.tolist(), zeros, strict=True):
+        mine, bins = known[end - count : end], places[end - count : end]
+        first = int(bins.min()) if count else 0
+        smallest, largest = (float(mine.min()), float(mine.max())) if count else (np.inf, -np.inf)
+        sketches.append(
+            Sketch(
+                count=count + zero_count,
+                zeros=zero_count,
+                total=float(mine.sum()),
+                minimum=0.0 if zero_count else smallest,
+                maximum=max(largest, 0.0) if zero_count else largest,
+                first_bin=first,
+                bins=tuple(np.bincount(bins - first).tolist()) if count else (),
+            )
         )
-        for column, (end, width) in enumerate(zip(ends.tolist(), widths.tolist(), strict=True))
-    ]
+    return sketches
 
 
 def merge(sketches: Iterable[Sketch]) -> Sketch:
