@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from traceml_core.history.rank_window import RankWindow
 
 LARGEST_DETAIL = 1_024
-SMALLEST_DETAIL = 128
+SMALLEST_DETAIL = 64
 # First rows and buckets of all ranks together, and kept rows of a table: what a report reads stays bounded at any size.
-DETAIL_OF_ALL = LARGEST_DETAIL * 128
+DETAIL_OF_ALL = LARGEST_DETAIL * 64
 KEPT_OF_ALL = 500_000
 # A chunk of so many rows is rolled up as it comes; smaller ones wait in their table until there are enough of them.
 LARGE_CHUNK_ROWS = 256

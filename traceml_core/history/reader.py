@@ -139,8 +139,8 @@ class HistoryReader:
         )
         if rows is None:
             return entries
-        arrived = np.lexsort((np.append(rowid, rolled.after_rowid), np.append(source, rolled.source)))
-        return concatenate(rows, entries).take(arrived)
+        arrived = (np.append(rowid, rolled.after_rowid), np.append(source, rolled.source))
+        return concatenate(rows, entries).take(np.lexsort((*arrived, np.append(rows.rank, entries.rank))))
 
     def joined_steps(self) -> JoinedSteps | None:
         """The steps that all ranks did, joined, beyond the first ones; null where no more than those were done."""

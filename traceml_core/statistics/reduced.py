@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -75,7 +75,10 @@ class ReducedTable(msgspec.Struct, frozen=True, kw_only=True):
 
     def take(self, entries: np.ndarray) -> ReducedTable:
         """The entries at these places, or where this is true."""
-        by_column = {name: _taken(getattr(self, name), entries) for name in _BY_COLUMN}
+        if entries.size == self.size and entries.dtype != bool and bool((np.diff(entries) == 1).all()):
+            return self  # all of them, in order: a large table is not copied for nothing
+        memo: dict[int, np.ndarray] = {}
+        by_column = {name: _taken(getattr(self, name), entries, memo) for name in _BY_COLUMN}
         plain = {name: getattr(self, name)[entries] for name in _PLAIN}
         return msgspec.structs.replace(self, **plain, **by_column)
 
@@ -133,7 +136,7 @@ def reduced(table: str, columns: Arrays) -> ReducedTable:
         incarnation=columns.get("incarnation", np.zeros(rank.size, np.int64)),
         rows=np.ones(rank.size, np.int64),
         texts=texts,
-        counts={name: (~np.isnan(array)).astype(np.float64) for name, array in values.items()},
+        counts=_counts(values),
         sums=values,
         minima=values,
         maxima=values,
@@ -146,28 +149,54 @@ def concatenate(first: ReducedTable, second: ReducedTable) -> ReducedTable:
     shift = len(first.sketches)
     segment = np.where(second.segment >= 0, second.segment + shift, -1)
 
-    def joined(name: str, of: Callable[[ReducedTable], Arrays]) -> dict[str, np.ndarray]:
-        left, right = of(first), of(second)
-        return {column: np.concatenate([left[column], right[column]]) for column in left if column in right}
+    nothing = np.full(first.size + second.size, np.nan)
+    known = {name for table in (first, second) for name, counts in table.counts.items() if counts.any()}
+
+    def joined(name: str) -> dict[str, np.ndarray]:
+        left, right = getattr(first, name), getattr(second, name)
+        return {
+            column: np.concatenate([left[column], right[column]]) if column in known or name in _ALWAYS else nothing
+            for column in left
+            if column in right
+        }
 
     return ReducedTable(
         rank=np.concatenate([first.rank, second.rank]),
         incarnation=np.concatenate([first.incarnation, second.incarnation]),
         rows=np.concatenate([first.rows, second.rows]),
-        texts=joined("texts", lambda table: table.texts),
-        counts=joined("counts", lambda table: table.counts),
-        sums=joined("sums", lambda table: table.sums),
-        minima=joined("minima", lambda table: table.minima),
-        maxima=joined("maxima", lambda table: table.maxima),
+        texts=joined("texts"),
+        counts=joined("counts"),
+        sums=joined("sums"),
+        minima=joined("minima"),
+        maxima=joined("maxima"),
         segment=np.concatenate([first.segment, segment]),
         sketches=(*first.sketches, *second.sketches),
     )
 
 
-def _taken(arrays: Arrays, entries: np.ndarray) -> Arrays:
-    return {column: values[entries] for column, values in arrays.items()}
+def _taken(arrays: Arrays, entries: np.ndarray, memo: dict[int, np.ndarray]) -> Arrays:
+    """These entries of all columns; columns that share an array go on sharing one."""
+    for values in arrays.values():
+        if id(values) not in memo:
+            memo[id(values)] = values[entries]
+    return {column: memo[id(values)] for column, values in arrays.items()}
+
+
+def _counts(values: Arrays) -> Arrays:
+    """Whether each value was measured. Most columns have all of them, or none, and share an array."""
+    rows = next((array.size for array in values.values()), 0)
+    all_rows, no_rows = np.ones(rows), np.zeros(rows)
+
+    def counted(array: np.ndarray) -> np.ndarray:
+        missing = np.isnan(array)
+        if missing.any():
+            return no_rows if missing.all() else (~missing).astype(np.float64)
+        return all_rows
+
+    return {name: counted(array) for name, array in values.items()}
 
 
 KEYS = ("rank", "incarnation", "seq")
 _PLAIN = ("rank", "incarnation", "rows", "segment")
+_ALWAYS = ("texts", "counts")
 _BY_COLUMN = ("texts", "counts", "sums", "minima", "maxima")
