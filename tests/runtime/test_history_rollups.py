@@ -287,6 +287,21 @@ def test_a_history_of_a_newer_version_is_left_alone(path):
     assert count_of(path, "PRAGMA user_version") == 99
 
 
+def test_a_roll_up_that_fails_costs_no_row(path, monkeypatch):
+    writer = open_writer(path)
+    seq = write_steps(writer, range(1, 101))
+    with monkeypatch.context() as patch:
+        patch.setattr("traceml_core.history.rollup.derive", lambda table, columns: 1 / 0)
+        with pytest.raises(sqlite3.Error, match="rolling up rows of step_time failed"):
+            write_steps(writer, range(101, 201), seq=seq)
+        stored = writer.hello(make_identity(), 5)
+        write_steps(writer, range(stored * 10 + 1, 201), seq=stored + 1)
+    writer.close()
+    table = reduced(path)
+    assert table.rows.sum() == 200
+    assert table.total("step") == sum(range(1, 201))
+
+
 def test_a_table_that_is_empty_or_not_there_has_nothing_to_reduce(path):
     open_writer(path).close()
     assert reduced(path) is None

@@ -63,7 +63,7 @@ class BoundedRows:
         self._tables = tables
         self._keep_rows = keep_rows
         self._streams: dict[tuple[int, str], _Stream] = {}
-        self._known = False
+        self._known = self._has_given_up = False
         self._window: RankWindow | None = None
         self._world_sizes: dict[int, int] = {}
 
@@ -72,6 +72,10 @@ class BoundedRows:
         self._known = False
         if self._window is not None:
             self._window.forget()
+
+    def give_up(self) -> None:
+        """Something in here failed: leave rows as they are. A history that grows is better than one that stops."""
+        self._has_given_up = True
 
     def know(self) -> None:
         """A transaction begins: see what is in the file, before anything is added."""
@@ -84,9 +88,9 @@ class BoundedRows:
 
     def added(self, source: int, table: RowTable, rows: Sequence[tuple[Any, ...]], stored: int) -> None:
         """`stored` of these rows were just inserted."""
-        stream = self._stream(source, table.name)
-        if not stored:
+        if not stored or self._has_given_up:
             return
+        stream = self._stream(source, table.name)
         last = self._connection.execute("SELECT last_insert_rowid()").fetchone()[0]
         chunk = _Chunk(last - stored + 1, last, stored)
         if stream.head_rows < stream.detail:

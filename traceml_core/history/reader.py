@@ -132,6 +132,7 @@ class HistoryReader:
                 self._connection.execute("COMMIT")
         rowid, source = arrays.pop("rowid"), arrays["source"]
         rows = reduced(table, _named(arrays, sources)) if source.size else None
+        del arrays  # what follows from them is in `rows`
         if rolled is None:
             return rows
         entries = msgspec.structs.replace(
@@ -208,7 +209,8 @@ class HistoryReader:
         while rows := cursor.fetchmany(_CHUNK_ROWS):
             for part, values, kind in zip(parts, zip(*rows, strict=True), kinds.values(), strict=True):
                 part.append(array_of(values, kind))
-        return {name: np.concatenate(part) for name, part in zip(kinds, parts, strict=True)}
+        # Each column's parts are let go as soon as they are put together: there may be very many rows.
+        return {name: np.concatenate(parts.pop(0)) for name in kinds}
 
     def _sources(self) -> dict[str, np.ndarray]:
         """Rank and incarnation by the number of their source."""

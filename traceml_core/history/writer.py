@@ -180,6 +180,11 @@ class HistoryWriter:
         except sqlite3.Error:
             self._undo()
             raise
+        except Exception as error:
+            # Rolling up must not cost rows: these come again, and stay as they are from now on.
+            self._bounded.give_up()
+            self._undo()
+            raise sqlite3.InternalError(f"rolling up rows of {chunk.table} failed ({error!r})") from error
         if stored < len(rows):
             report_failure(
                 _logger, f"storing rows of {chunk.table}", ValueError("a number that is none, in a column not null")
