@@ -365,8 +365,8 @@ def end(run: SimulatedRun, lost: bool = False):
 
 def ticket_of(run: SimulatedRun) -> str | None:
     """The ticket in the store, once it is there."""
-    path = run.place / "store" / "traceml.ticket.0"
-    return path.read_text() if path.exists() else None
+    path = run.place / "store" / "traceml.run"
+    return json.dumps(json.loads(path.read_text())["ticket"]) if path.exists() else None
 
 
 def make_place(path: Path) -> Path:
