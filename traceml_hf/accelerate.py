@@ -32,7 +32,8 @@ class TraceMLCallback:
     ```
 
     `attach` may come before or after `accelerator.prepare`. Without `with`, the run is closed by
-    `accelerator.end_training()`, by `close()` or at process exit.
+    `accelerator.end_training()`, by `close()`, by the next `attach` to another accelerator or at process exit. A loop
+    that `sys.exit(1)` leaves then counts as completed; a `with` block tells it as interrupted.
     """
 
     def __init__(self, **settings: Unpack[SettingsArguments]) -> None:
@@ -63,6 +64,7 @@ class TraceMLCallback:
             return self
         from traceml_hf.accelerate_attachment import Attachment
 
+        Attachment.close_left_open()
         self._attachment = Attachment(accelerator, self._settings, started_ns)
         return self
 
@@ -73,6 +75,8 @@ class TraceMLCallback:
             self._attachment = None
 
     def __enter__(self) -> Self:
+        if self._attachment is not None:
+            self._attachment.in_block = True
         return self
 
     def __exit__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import Settings
@@ -38,6 +38,18 @@ _logger = get_error_logger("AccelerateCallback")
 class Attachment:
     """Watches one accelerator from construction until `close`."""
 
+    _open: ClassVar[list[Attachment]] = []
+
+    @classmethod
+    def close_left_open(cls) -> None:
+        """End the runs that have trained and that nobody ended: another one begins.
+
+        A run in its `with` block goes on, and so does one without a step: accelerators are being set up one by one.
+        """
+        for attachment in list(cls._open):
+            if attachment._session.steps.steps_done and not attachment.in_block:
+                attachment.close()
+
     def __init__(self, accelerator: Any, settings: Settings, started_ns: int) -> None:
         """Open a run for `accelerator`, begun at `started_ns` (perf_counter), and watch what it prepares."""
         self.accelerator = accelerator
@@ -51,12 +63,14 @@ class Attachment:
         self._optimizers: list[Any] = []
         self._preparing = 0
         self._closed = False
+        self.in_block = False
         self._session = open_session(
             settings, self._facts, identity_of(accelerator), started_ns=started_ns, store=store_of(accelerator)
         )
         self._session.status_at_exit = "completed"  # the end of the process is one of the ways to end such a run
         self._tracker = self._make_tracker()
         self._session.on_end = self._take_off
+        self._open.append(self)
         if self._session.enabled:
             with fail_open(_logger, "attaching to the accelerator"):
                 self._watch_everything()
@@ -114,6 +128,8 @@ class Attachment:
     def _take_off(self) -> None:
         """Leave every instance as it was found; whoever ends the run, a notebook's failed cell included, calls this."""
         self._closed = True
+        if self in self._open:
+            self._open.remove(self)
         self._tracker.close()
         if vars(self.accelerator).get(MARK) is self:
             del vars(self.accelerator)[MARK]

@@ -50,6 +50,10 @@ def make_phase_profiler(lightning: Any, inner: Any, table: ActionTable) -> Any:
             """The inner profiler's."""
             inner.teardown(*arguments, **options)
 
+        def __reduce__(self) -> tuple[Any, ...]:
+            """A copy or pickle, of a whole trainer say, is one of the inner profiler's: the measuring stays here."""
+            return _itself, (inner,)
+
         def __getattr__(self, name: str) -> Any:
             return getattr(inner, name)
 
@@ -57,3 +61,7 @@ def make_phase_profiler(lightning: Any, inner: Any, table: ActionTable) -> Any:
             setattr(inner, name, value)
 
     return PhaseProfiler()
+
+
+def _itself(profiler: Any) -> Any:
+    return profiler

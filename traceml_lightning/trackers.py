@@ -23,10 +23,10 @@ class TimedLoggers:
             for name in TIMED:
                 method = getattr(logger, name, None)
                 if callable(method) and name not in vars(logger):
-                    setattr(logger, name, _timed(method, clock, slot))
+                    setattr(logger, name, LoggerCall(logger, name, _timed(method, clock, slot)))
                     self._replaced.append((logger, name))
             if callable(getattr(logger, "finalize", None)) and "finalize" not in vars(logger):
-                logger.finalize = _preceded(logger.finalize, before_the_end)
+                logger.finalize = LoggerCall(logger, "finalize", _preceded(logger.finalize, before_the_end))
                 self._replaced.append((logger, "finalize"))
 
     def put_back(self) -> None:
@@ -34,6 +34,23 @@ class TimedLoggers:
         for logger, name in self._replaced:
             vars(logger).pop(name, None)
         self._replaced.clear()
+
+
+class LoggerCall:
+    """Stands in for a logger's method, on the instance; a copy or pickle of it is the copied logger's own method."""
+
+    __slots__ = ("_call", "_logger", "_name")
+
+    def __init__(self, logger: Any, name: str, call: Callable[..., Any]) -> None:
+        """Stand in by `call` for what `logger` has under `name`."""
+        self._logger, self._name, self._call = logger, name, call
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Call it."""
+        return self._call(*arguments, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._logger, self._name)
 
 
 def write_results(loggers: Iterable[Any], verdict: Verdict, step: int) -> None:

@@ -103,7 +103,7 @@ def test_output_goes_to_a_file_where_asked_for(run, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_reported_all_the_same(run, tmp_path, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError("planted")
 
     folder = make_run_folder(tmp_path / "runs", steps=20)

@@ -258,6 +258,8 @@ def test_an_aggregator_that_cannot_run_is_one_line_and_training_goes_on(open_run
     assert time.monotonic() - began < 1.0
     (said,) = lines(capfd.readouterr().err)
     assert said.startswith("TraceML: its recording process ended 6 times") and "errors.log" in said
+    errors = (session.folder / "errors.log").read_text()
+    assert "broken" in errors and "exit status 1" in errors
 
 
 def test_an_interpreter_that_is_not_there_is_one_line_and_training_goes_on(open_run, monkeypatch, capfd):

@@ -14,7 +14,8 @@ from traceml_core.core.phases import STEP_PHASES, Phase
 from traceml_core.core.rows import columns_of
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_memory import MemoryReading
-from traceml_core.instrumentation.step_recorder import StepRecord, StepRecorder
+from traceml_core.instrumentation.step_record import StepRecord
+from traceml_core.instrumentation.step_recorder import StepRecorder
 from traceml_core.instrumentation.stretches import Stretches
 from traceml_core.samplers.base import SamplerContext
 from traceml_core.samplers.step_memory import StepMemoryRow

@@ -11,7 +11,7 @@ import msgspec
 
 from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
-from traceml_core.instrumentation.step_recorder import StepRecord
+from traceml_core.instrumentation.step_record import StepRecord
 from traceml_core.loggers.error_log import get_error_logger, report_failure
 
 PENDING_LIMIT = 64

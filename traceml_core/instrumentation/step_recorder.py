@@ -7,40 +7,14 @@ from collections.abc import Callable, Iterable
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from traceml_core.instrumentation.phase_clock import PhaseClock
-from traceml_core.instrumentation.stretches import Stretches
+from traceml_core.instrumentation.step_record import StepRecord
 
 if TYPE_CHECKING:
     from traceml_core.instrumentation.device_timeline import DeviceTimeline
-    from traceml_core.instrumentation.step_memory import MemoryReading, StepMemory
+    from traceml_core.instrumentation.step_memory import StepMemory
 
 QUEUE_LIMIT = 20_000
-
-
-class StepRecord(msgspec.Struct, frozen=True, gc=False):
-    """One step, or (`step` null) the time before the first and after the last one.
-
-    `stretches` say who owned the host's time; `device_ns` holds the device's nanoseconds per phase up to
-    `UNATTRIBUTED`, null where its events were not resolved. `started_ns` is Unix time, derived once from the monotonic
-    clock.
-    """
-
-    step: int | None
-    started_ns: int
-    interval_ns: int
-    stretches: Stretches
-    micro_batches: int
-    samples: int | None
-    tokens: int | None
-    device_ns: list[int | None] | None = None
-    memory: MemoryReading | None = None
-
-    @property
-    def spent_ns(self) -> list[int]:
-        """The host's nanoseconds per slot of the clock, added up here and now: not for the training thread."""
-        return self.stretches.spent_ns
 
 
 class StepRecorder:

@@ -10,7 +10,7 @@ from traceml_core.diagnostics.model import Issue, Stat
 from traceml_core.telemetry.facts import LoaderFacts
 from traceml_core.telemetry.messages import RunStatus
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.0"
 
 
 class ErrorSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -93,7 +93,10 @@ class AggregatorHandle:
             self._give_up()
             return False
         self._restarts.append(now)
-        logger.error("[TraceML] the aggregator ended with the run open; starting it again")
+        logger.error(
+            "[TraceML] the aggregator ended with the run open, exit status %s; starting it again",
+            self._process.exit_status(),
+        )
         self._process.close_pipe()
         with fail_open(logger, "starting the aggregator again"):
             self._process = self._start()

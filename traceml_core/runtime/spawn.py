@@ -75,6 +75,10 @@ class AggregatorProcess:
         """Whether it has not ended yet."""
         return self._process.poll() is None
 
+    def exit_status(self) -> int | None:
+        """How it ended: its exit code, a signal's number below zero, None while it runs."""
+        return self._process.poll()
+
     def close_pipe(self) -> None:
         """Tell the aggregator that its owner is done; it ends by itself."""
         write_end, self._write_end = self._write_end, -1

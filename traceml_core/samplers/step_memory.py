@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from traceml_core.core.rows import Row
-from traceml_core.instrumentation.step_recorder import StepRecord
+from traceml_core.instrumentation.step_record import StepRecord
 
 
 class StepMemoryRow(Row, frozen=True):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from traceml_core.core.phases import STEP_PHASES, Phase
 from traceml_core.core.rows import Row
-from traceml_core.instrumentation.step_recorder import StepRecord
+from traceml_core.instrumentation.step_record import StepRecord
 from traceml_core.samplers.base import SamplerContext
 from traceml_core.samplers.step_memory import memory_row
 

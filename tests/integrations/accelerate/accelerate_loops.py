@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
-from traceml_core.instrumentation.step_recorder import StepRecord, StepRecorder
+from traceml_core.instrumentation.step_record import StepRecord
+from traceml_core.instrumentation.step_recorder import StepRecorder
 
 
 class MemorySession:

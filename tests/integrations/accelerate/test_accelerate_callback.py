@@ -52,6 +52,24 @@ def test_one_accelerator_can_be_recorded_again_after_its_run_has_closed(accelera
     assert [len(session.numbered) for session in sessions] == [6, 6]
 
 
+def test_the_next_run_ends_one_that_has_trained_and_was_left_open_outside_a_block(sessions):
+    left, block = Accelerator(cpu=True), Accelerator(cpu=True)
+    TraceMLCallback().attach(left)
+    train_epoch(left, *prepared(left))
+    with TraceMLCallback().attach(block):
+        assert [session.ended for session in sessions] == [("completed", None), None]
+        train_epoch(block, *prepared(block))
+        TraceMLCallback().attach(Accelerator(cpu=True))
+        assert sessions[1].ended is None
+
+
+def test_accelerators_that_are_attached_one_by_one_before_training_end_no_run(sessions):
+    callbacks = [TraceMLCallback().attach(Accelerator(cpu=True)) for _ in range(2)]
+    assert [session.ended for session in sessions] == [None, None]
+    for callback in callbacks:
+        callback.close()
+
+
 def test_everything_is_taken_off_when_the_run_closes(accelerator, sessions):
     model, optimizer, loader = prepared(accelerator)
     before = {id(thing): dict(vars(thing)) for thing in (accelerator, loader, optimizer.optimizer)}
@@ -123,7 +141,7 @@ def test_an_exception_in_the_block_ends_the_run_and_goes_on_unchanged(accelerato
     assert "backward" not in vars(accelerator)
 
 
-@pytest.mark.parametrize(("code", "status"), [(None, "completed"), (0, "completed"), (3, "failed")])
+@pytest.mark.parametrize(("code", "status"), [(None, "completed"), (0, "completed"), (3, "interrupted")])
 def test_sys_exit_in_the_block_ends_the_run_as_its_code_says(accelerator, sessions, code, status):
     with pytest.raises(SystemExit), TraceMLCallback().attach(accelerator):
         sys.exit(code)

@@ -161,6 +161,17 @@ def test_copies_of_a_callback_record_runs_of_their_own(runs_dir, recorded):
     assert len(recorded(every=True)) == 2
 
 
+def test_a_trainer_copied_or_pickled_during_a_run_is_a_trainer_without_a_run(runs_dir, tmp_path, recorded):
+    copier = _CopiesTrainer()
+    original = trainer(runs_dir, copier, logger=pl.pytorch.loggers.CSVLogger(tmp_path))
+    original.fit(Plain(), loader(4))
+    assert len(copier.copies) == 2
+    for copied in copier.copies:
+        assert type(copied.profiler) is type(original.profiler)
+        assert copied.logger.log_metrics.__self__ is copied.logger
+    assert recorded().summary.run.steps == 4
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "accepted"),
     [
@@ -221,6 +232,17 @@ print("lightning", "lightning.pytorch" in sys.modules)
 class _TwoLoaders(Plain):
     def training_step(self, batch, batch_idx):
         return self.loss(batch["a"]) + self.loss(batch["b"])
+
+
+class _CopiesTrainer(pl.Callback):
+    """Copies its trainer once, in both ways."""
+
+    def __init__(self):
+        self.copies = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == 2:
+            self.copies = [copy.deepcopy(trainer), pickle.loads(pickle.dumps(trainer))]
 
 
 class _TakesIterator(Plain):
