@@ -5,7 +5,6 @@ The default tests do each once, `tox -e chaos` many times: `chance` decides when
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
@@ -15,12 +14,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
+import msgspec
 import psutil
 import pytest
 from relay import Relay
 from simulated_run import LIMIT_S, REPORT_LIMIT_S, SimulatedRun, check, wait_for
 from small_disk import SmallDisk
 from two_hosts import ADDRESSES, TwoHosts
+
+from traceml_core.runtime.rendezvous import KEY, Notice
+from traceml_core.transport.keys import Ticket
 
 # After a cut of any length: a rank tries again every 3 s.
 HEAL_LIMIT_S = 10.0
@@ -113,7 +116,7 @@ def connections_are_reset(run: SimulatedRun, chance: Random) -> None:
 def over_a_relay(run: SimulatedRun, cut: Callable[[Relay], None]) -> None:
     """Rank 0 speaks to its aggregator directly, the others over a wire that is cut."""
     run.start(0)
-    endpoint = json.loads(wait_for(lambda: ticket_of(run)))["endpoint"]
+    endpoint = wait_for(lambda: ticket_of(run)).endpoint
     relay = Relay(int(endpoint.rpartition(":")[2]))
     try:
         for rank in range(1, run.ranks):
@@ -363,10 +366,10 @@ def end(run: SimulatedRun, lost: bool = False):
     return check(run, lost=lost)
 
 
-def ticket_of(run: SimulatedRun) -> str | None:
+def ticket_of(run: SimulatedRun) -> Ticket | None:
     """The ticket in the store, once it is there."""
-    path = run.place / "store" / "traceml.run"
-    return json.dumps(json.loads(path.read_text())["ticket"]) if path.exists() else None
+    path = run.place / "store" / KEY.replace("/", ".")
+    return msgspec.json.decode(path.read_bytes(), type=Notice).ticket if path.exists() else None
 
 
 def make_place(path: Path) -> Path:
