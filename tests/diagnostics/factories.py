@@ -10,11 +10,17 @@ import numpy as np
 from traceml_core.core.phases import STEP_PHASES, Phase
 from traceml_core.diagnostics.run_shape import RankShape, RunShape
 from traceml_core.history.reader import Columns
+from traceml_core.statistics.reduced import ReducedTable, reduced
 from traceml_core.telemetry.facts import LoaderFacts, RunFacts
 
 START_NS = 1_700_000_000_000_000_000
 IN_STEP = (*STEP_PHASES, Phase.UNATTRIBUTED)
 HEALTHY_MS = {"input_wait": 0.3, "h2d": 0.05, "forward": 4.0, "backward": 4.2, "optimizer": 1.0, "unattributed": 0.3}
+
+
+def tables_of(tables: Mapping[str, Columns]) -> dict[str, ReducedTable]:
+    """The tables as a short run's history gives them: an entry a row."""
+    return {name: reduced(name, columns) for name, columns in tables.items() if columns}
 
 
 def step_rows(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from factories import join, memory_rows, process_rows, run_of, step_memory_rows, step_rows, system_rows
+from factories import join, memory_rows, process_rows, run_of, step_memory_rows, step_rows, system_rows, tables_of
 
 from traceml_core.diagnostics.process.api import diagnose
 from traceml_core.diagnostics.process.context import build_context
@@ -16,7 +16,7 @@ def judge(memory=None, process=None, system=None, step_memory=None, policy=SUMMA
     tables = {"process_memory": memory, "process": process, "system": system, "step_memory": step_memory}
     run = run_of(join(*(step_rows(10, rank=rank) for rank in range(ranks))), **facts)
     given = {name: table for name, table in tables.items() if table is not None}
-    return diagnose(build_context(given, run, policy), policy)
+    return diagnose(build_context(tables_of(given), run, policy), policy)
 
 
 def kinds(diagnosis):
@@ -152,7 +152,7 @@ def test_metrics_and_ranks_are_reduced():
         "process_memory": join(memory_rows(FLAT), memory_rows(FLAT * 2, rank=1)),
         "process": process_rows(150.0),
     }
-    context = build_context(tables, run_of(), SUMMARY_PROCESS_POLICY)
+    context = build_context(tables_of(tables), run_of(), SUMMARY_PROCESS_POLICY)
     assert context.metrics["rss_bytes"].max == 1000 * 2**20
     assert context.metrics["rss_bytes"].worst_rank == 1
     assert "workers_rss_bytes" not in context.metrics

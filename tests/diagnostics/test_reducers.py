@@ -6,9 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from traceml_core.statistics.habit import habitual_sum, occasions
+from traceml_core.statistics.habit import habitual_sum, habitual_total, occasions
 from traceml_core.statistics.ranked import median_rank, ranked_metric
+from traceml_core.statistics.reduced import reduced
+from traceml_core.statistics.sketch import sketch_of
 from traceml_core.statistics.trend import floor_growth
+
+
+def table(values, ranks):
+    return reduced("toy", {"rank": ranks, "value": values})
+
 
 amounts = arrays.arrays(np.float64, st.integers(0, 60), elements=st.floats(0, 1e12))
 
@@ -19,42 +26,43 @@ def test_the_median_rank_of_two_is_the_lower_one():
 
 @given(amounts)
 def test_a_habit_is_never_more_than_the_sum(values):
-    assert 0 <= habitual_sum(values, 3) <= values.sum() * (1 + 1e-12)
+    assert 0 <= habitual_total(sketch_of(values), 3) <= values.sum() * (1 + 1e-12)
 
 
 def test_what_happened_twice_is_no_habit():
     values = np.zeros(100)
     values[[3, 99]] = 500.0
-    assert habitual_sum(values, 3) == 0
-    assert occasions(values) == 2
+    assert habitual_total(sketch_of(values), 3) == pytest.approx(0, abs=10)
+    assert occasions(sketch_of(values)) == 2
 
 
 def test_one_long_time_among_many_short_ones_counts_as_a_short_one():
     values = np.full(100, 5.0)
     values[50] = 1_000.0
-    assert habitual_sum(values, 3) == 500
+    assert habitual_total(sketch_of(values), 3) == pytest.approx(500, rel=1e-3)
 
 
 def test_three_equal_times_are_a_habit_in_full():
     values = np.zeros(100)
     values[[10, 20, 30]] = 7.0
     assert habitual_sum(values, 3) == 21
-    assert occasions(values) == 3
+    assert habitual_total(sketch_of(values), 3) == pytest.approx(21, rel=0.01)
+    assert occasions(sketch_of(values)) == 3
 
 
 def test_a_metric_is_pooled_over_ranks_and_names_the_worst():
-    metric = ranked_metric(np.array([1.0, 3.0, 10.0, np.nan]), np.array([0, 0, 1, 1]), scale=2.0)
+    metric = ranked_metric(table(np.array([1.0, 3.0, 10.0, np.nan]), np.array([0, 0, 1, 1])), "value", scale=2.0)
     assert metric.pooled.count == 3
     assert metric.rank_means == {0: 4.0, 1: 20.0}
     assert metric.worst_rank == 1
 
 
 def test_one_rank_alone_is_not_the_worst():
-    assert ranked_metric(np.ones(3), np.zeros(3, int)).worst_rank is None
+    assert ranked_metric(table(np.ones(3), np.zeros(3, int)), "value").worst_rank is None
 
 
 def test_a_metric_that_nobody_measured_is_none():
-    assert ranked_metric(np.full(3, np.nan), np.zeros(3, int)) is None
+    assert ranked_metric(table(np.full(3, np.nan), np.zeros(3, int)), "value") is None
 
 
 def test_a_straight_rise_is_spread_evenly():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from factories import join, run_of, step_memory_rows, step_rows
+from factories import join, run_of, step_memory_rows, step_rows, tables_of
 
 from traceml_core.diagnostics.step_memory.api import diagnose
 from traceml_core.diagnostics.step_memory.context import build_context
@@ -14,7 +14,7 @@ LEAK_GIB = 10 + np.arange(200) * 0.05
 def judge(*parts, device="cuda"):
     steps = join(*(step_rows(200, rank=rank) for rank in range(max(len(parts), 1))))
     tables = {"step_memory": join(*parts), "step_time": steps} if parts else {}
-    return diagnose(build_context(tables, run_of(steps, device=device), POLICY), POLICY)
+    return diagnose(build_context(tables_of(tables), run_of(steps, device=device), POLICY), POLICY)
 
 
 def kinds(diagnosis):
@@ -98,6 +98,6 @@ def test_a_gpu_without_rows_is_no_data():
 
 def test_a_step_done_twice_counts_as_it_was_done_last():
     tables = {"step_memory": join(step_memory_rows(count=50), step_memory_rows(count=50, peak_gib=30.0))}
-    context = build_context(tables, run_of(device="cuda"), POLICY)
+    context = build_context(tables_of(tables), run_of(device="cuda"), POLICY)
     assert context.metrics["peak_allocated_bytes"].count == 50
     assert context.metrics["peak_allocated_bytes"].mean == 30 * 2**30

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from factories import START_NS, join, owner_rows, run_of, step_rows, system_rows
+from factories import START_NS, join, owner_rows, run_of, step_rows, system_rows, tables_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ POLICY = SUMMARY_STEP_TIME_POLICY
 
 def context_of(*parts, run=None, policy=POLICY, **facts):
     steps = join(*parts)
-    return build_context({"step_time": steps}, run or run_of(steps, **facts), policy)
+    return build_context(tables_of({"step_time": steps}), run or run_of(steps, **facts), policy)
 
 
 def seconds_of(context):
@@ -194,7 +194,9 @@ def test_owners_are_summed_over_rows_and_ranks_apart():
         owner_rows(("callbacks", "A", 20, 2, 10), rank=1),
     )
     steps = step_rows(50)
-    context = build_context({"step_time": steps, "owner_time": rows, "system": system_rows()}, run_of(steps), POLICY)
+    context = build_context(
+        tables_of({"step_time": steps, "owner_time": rows, "system": system_rows()}), run_of(steps), POLICY
+    )
     (a, b) = context.owners_of(Phase.CALLBACKS)
     assert (a.owner, a.spent_s, a.longest_s, a.steps) == ("A", pytest.approx(0.06), pytest.approx(0.009), 20)
     assert a.habitual_s == pytest.approx(0.051)
@@ -204,7 +206,7 @@ def test_owners_are_summed_over_rows_and_ranks_apart():
 
 def test_rows_around_steps_alone_have_no_steps_to_judge():
     steps = {name: values[:1] for name, values in step_rows(10).items()}
-    assert build_context({"step_time": steps}, run_of(steps), POLICY) is None
+    assert build_context(tables_of({"step_time": steps}), run_of(steps), POLICY) is None
 
 
 def test_a_hundred_thousand_rank_steps_are_reduced_in_under_half_a_second():
@@ -216,6 +218,6 @@ def test_a_hundred_thousand_rank_steps_are_reduced_in_under_half_a_second():
     spent = []
     for _ in range(3):
         began = time.thread_time()
-        build_context({"step_time": steps}, run, POLICY)
+        build_context(tables_of({"step_time": steps}), run, POLICY)
         spent.append(time.thread_time() - began)
     assert min(spent) < 0.5

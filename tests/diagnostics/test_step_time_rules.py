@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from factories import gpu_rows, join, owner_rows, run_of, step_rows, system_rows
+from factories import gpu_rows, join, owner_rows, run_of, step_rows, system_rows, tables_of
 
 from traceml_core.diagnostics.step_time.api import diagnose
 from traceml_core.diagnostics.step_time.context import build_context
@@ -16,7 +16,7 @@ STEPS = 100
 def judge(*parts, owners=None, system=None, device="cpu", policy=SUMMARY_STEP_TIME_POLICY, **facts):
     steps = join(*parts)
     tables = {"step_time": steps, "owner_time": owners or {}, "system": system or {}}
-    return diagnose(build_context(tables, run_of(steps, device=device, **facts), policy), policy)
+    return diagnose(build_context(tables_of(tables), run_of(steps, device=device, **facts), policy), policy)
 
 
 def kinds(diagnosis):
@@ -223,7 +223,7 @@ def on_gpu(count=STEPS, gpu=None, device=None, **phases_ms):
     steps = step_rows(count, device={**DEVICE_MS, **(device or {})}, **phases_ms)
     tables = {"step_time": steps, "gpu": gpu or {}}
     policy = SUMMARY_STEP_TIME_POLICY
-    return diagnose(build_context(tables, run_of(steps, device="cuda"), policy), policy)
+    return diagnose(build_context(tables_of(tables), run_of(steps, device="cuda"), policy), policy)
 
 
 def test_a_device_that_follows_the_host_and_idles_is_launch_bound_and_not_compute_bound():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from factories import join, run_of, step_rows
+from factories import join, run_of, step_rows, tables_of
 
 from traceml_core.diagnostics.run_shape import RankShape
 from traceml_core.diagnostics.step_time.api import diagnose
@@ -50,7 +50,7 @@ def context(rows, world_size=None, unmeasured=(), **facts):
     run = run_of(steps, unmeasured=unmeasured, **facts)
     if world_size is not None:
         run = type(run)(ranks=run.ranks, world_size=world_size, facts=run.facts)
-    return build_context({"step_time": steps}, run, POLICY)
+    return build_context(tables_of({"step_time": steps}), run, POLICY)
 
 
 def judge(rows, **more):
@@ -280,7 +280,7 @@ def test_the_host_of_the_laggard_is_in_the_evidence():
     run = run_of(steps)
     hosts = tuple(RankShape(rank=one.rank, wall_ns=one.wall_ns, host=f"node{one.rank}") for one in run.ranks)
     run = type(run)(ranks=hosts, world_size=2, facts=run.facts)
-    primary = diagnose(build_context({"step_time": steps}, run, POLICY), POLICY).primary
+    primary = diagnose(build_context(tables_of({"step_time": steps}), run, POLICY), POLICY).primary
     assert primary.evidence["hosts"] == ["node1"]
 
 

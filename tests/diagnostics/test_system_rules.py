@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from factories import START_NS, gpu_rows, join, run_of, step_rows, system_rows
+from factories import START_NS, gpu_rows, join, run_of, step_rows, system_rows, tables_of
 
 from traceml_core.diagnostics.system.api import diagnose
 from traceml_core.diagnostics.system.context import build_context
@@ -13,7 +13,7 @@ HOT = {"temperature_c": 88.0, "power_w": 695.0}
 
 def judge(system=None, gpu=None, device="cuda", steps=None, policy=SUMMARY_SYSTEM_POLICY):
     tables = {"system": system or {}, "gpu": gpu or {}, "step_time": steps or {}}
-    return diagnose(build_context(tables, run_of(device=device), policy), policy)
+    return diagnose(build_context(tables_of(tables), run_of(device=device), policy), policy)
 
 
 def kinds(diagnosis):
@@ -136,7 +136,7 @@ def test_no_rows_are_no_data():
 
 def test_metrics_are_reduced():
     tables = {"system": system_rows(host_cpu_percent=40.0), "gpu": gpu_rows(utilization=70.0)}
-    context = build_context(tables, run_of(), SUMMARY_SYSTEM_POLICY)
+    context = build_context(tables_of(tables), run_of(), SUMMARY_SYSTEM_POLICY)
     assert context.metrics["host_cpu_percent"].mean == 40.0
     assert context.metrics["gpu_utilization_percent"].median == pytest.approx(70.0, rel=0.01)
     assert set(context.metrics) == {

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from traceml_core.core.rows import Row
-from traceml_core.history.writer import HistoryWriter, SequenceGapError
+from traceml_core.history.writer import KEEP_ROWS, HistoryWriter, SequenceGapError
 from traceml_core.loggers.error_log import FAILURES, get_error_logger, report_failure
 from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import (
@@ -44,13 +44,14 @@ class Ingest:
     counts once the batches before it are committed.
     """
 
-    def __init__(self, path: Path, row_types: Sequence[type[Row]], send: Send) -> None:
-        """Open the history at `path`; where that fails, try again later."""
+    def __init__(self, path: Path, row_types: Sequence[type[Row]], send: Send, keep_rows: int = KEEP_ROWS) -> None:
+        """Open the history at `path`, which keeps so many last rows; where that fails, try again later."""
         self.verdict: Verdict | None = None
         self.report_requests: dict[bytes, Finish] = {}
         self.changes = 0
         self._path = path
         self._row_types = row_types
+        self._keep_rows = keep_rows
         self._send = send
         self._aggregator = secrets.randbits(63)
         self._ranks: dict[bytes, tuple[int, int]] = {}
@@ -149,7 +150,7 @@ class Ingest:
             return
         self._opened_at = time.monotonic()
         try:
-            self._writer = HistoryWriter(self._path, self._row_types)
+            self._writer = HistoryWriter(self._path, self._row_types, self._keep_rows)
             if not self._ranks:
                 self._learn(self._writer)
         except sqlite3.Error as error:

@@ -38,6 +38,7 @@ class SettingsArguments(TypedDict, total=False):
     labels: dict[str, str]
     record_errors: bool
     sample_interval_s: float
+    keep_raw_steps: int
     port: int
 
 
@@ -91,6 +92,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _Seconds,
         _about("seconds above 0, at most 3600", "between two looks at process and machine"),
     ] = 1.0
+    keep_raw_steps: Annotated[
+        _Count,
+        _about(
+            "a whole number from 1 on",
+            "the last so many steps of each rank stay in the history one by one (with its first 1,024); of all others, "
+            "roll-ups. The report speaks of all",
+        ),
+    ] = 10_000
     port: Annotated[
         _Port,
         _about("a port from 0 to 65535", "where the aggregator listens; 0: any free port"),

@@ -19,13 +19,13 @@ class RankMeans(msgspec.Struct, frozen=True, kw_only=True):
 
 def stat_of(metric: RankedMetric, share_of_step: float | None = None) -> Stat:
     """The statistic of one metric."""
-    pooled, worst = metric.pooled, metric.worst_rank
+    pooled, scale, worst = metric.pooled, metric.scale, metric.worst_rank
     return Stat(
         count=pooled.count,
-        mean=pooled.mean,
-        median=pooled.quantile(0.5),
-        p95=pooled.quantile(0.95),
-        max=pooled.maximum,
+        mean=metric.mean,
+        median=pooled.quantile(0.5) * scale,
+        p95=pooled.quantile(0.95) * scale,
+        max=pooled.maximum * scale,
         share_of_step=share_of_step,
         worst_rank=worst,
         worst_rank_mean=None if worst is None else metric.rank_means[worst],

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from traceml_core.history.file_system import is_network_file_system
-from traceml_core.history.tables import SCHEMA_VERSION
+from traceml_core.history.tables import OLDEST_SCHEMA_VERSION, SCHEMA_VERSION
 
 BUSY_TIMEOUT_S = 5.0
 
@@ -56,12 +56,13 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         raise unreadable(path, error) from error
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == SCHEMA_VERSION:
+    if OLDEST_SCHEMA_VERSION <= version <= SCHEMA_VERSION:
         return connection
     connection.close()
     if version > SCHEMA_VERSION:
         raise HistoryUnreadableError(
-            f"{path} was written by a newer TraceML; update this one (pip install -U traceml-callbacks)"
+            f"{path} was written by a newer TraceML (its schema is {version}, this one reads up to {SCHEMA_VERSION}); "
+            "update this one (pip install -U traceml-callbacks)"
         )
     raise HistoryUnreadableError(
         f"{path} holds no TraceML history: it is empty or belongs to another program; name a run folder"

@@ -1,4 +1,4 @@
-"""The reader of a run's history: columns as numpy arrays, and what is known of ranks and run. Read-only."""
+"""The reader of a run's history: its rows, its tables reduced, and what is known of ranks and run. Read-only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from traceml_core.history.arrays import array_of
 from traceml_core.history.database import HistoryUnreadableError, open_for_reading, unreadable
+from traceml_core.history.joined_steps import JoinedSteps, joined_with
+from traceml_core.history.rank_window import read_join
+from traceml_core.history.rolled_entries import NOT_ROLLED, read_rolled
+from traceml_core.history.tables import OWN_TABLES
+from traceml_core.statistics.reduced import ReducedTable, concatenate, reduced
 from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import RunError, RunStatus
 
@@ -82,8 +88,9 @@ class HistoryReader:
     def columns(self, table: str, names: Sequence[str] | None = None) -> Columns:
         """Columns of a row table, all of them or those named, as arrays of one length, in the order of arrival.
 
-        To a row's own columns history adds `rank`, `incarnation` and `seq`. Columns that cannot be null are int64
-        (whole numbers), float64 or object (text); those that can be are float64, NaN where null (text: None).
+        Of a long run only the first and the last rows of each rank are there; `reduced` speaks of all of them. To a
+        row's own columns history adds `rank`, `incarnation` and `seq`. Columns that cannot be null are int64 (whole
+        numbers), float64 or object (text); those that can be are float64, NaN where null (text: None).
         A table that the history does not have gives no columns.
 
         Raises:
@@ -101,16 +108,63 @@ class HistoryReader:
             if missing:
                 raise KeyError(f"{table} has no column {missing[0]!r}; it has {', '.join([*_KEYS, *kinds])}")
             arrays = self._read(table, {name: kinds[name] for name in stored})
-            if "source" in arrays:
-                sources = arrays.pop("source")
-                arrays |= {key: values[sources] for key, values in self._sources().items()}
-            return {name: arrays[name] for name in wanted}
+            named = _named(arrays, self._sources())
+            return {name: named[name] for name in wanted}
+
+    def reduced(self, table: str) -> ReducedTable | None:
+        """The whole of a table: rows as they came, and those between the first and the last rolled up.
+
+        Null where the history does not have the table, or it is empty.
+        """
+        with self._guard():
+            kinds = self._column_types(table)
+            if not kinds:
+                return None
+            self._connection.execute("BEGIN")  # rows and roll-ups as they are at one moment
+            try:
+                is_rolled = self._is_rolled(table)
+                where = (NOT_ROLLED, table) if is_rolled else ()
+                arrays = self._read(table, {**kinds, "rowid": np.int64}, *where)
+                texts = [name for name, kind in kinds.items() if kind is object]
+                rolled = read_rolled(self._connection, table, texts) if is_rolled else None
+                sources = self._sources()
+            finally:
+                self._connection.execute("COMMIT")
+        rowid, source = arrays.pop("rowid"), arrays["source"]
+        rows = reduced(table, _named(arrays, sources)) if source.size else None
+        del arrays  # what follows from them is in `rows`
+        if rolled is None:
+            return rows
+        entries = msgspec.structs.replace(
+            rolled.entries, **{key: values[rolled.source] for key, values in sources.items()}
+        )
+        if rows is None:
+            return entries
+        arrived = (np.append(rowid, rolled.after_rowid), np.append(source, rolled.source))
+        return concatenate(rows, entries).take(np.lexsort((*arrived, np.append(rows.rank, entries.rank))))
+
+    def joined_steps(self) -> JoinedSteps | None:
+        """The steps that all ranks did, joined, beyond the first ones; null where no more than those were done."""
+        with self._guard():
+            if not self._has("rank_joins"):
+                return None
+            self._connection.execute("BEGIN")
+            try:
+                row = self._connection.execute("SELECT after_step, until_step FROM rank_joins").fetchone()
+                if row is None:
+                    return None
+                stored = read_join(self._connection)
+                arrays = self._read("step_time", self._column_types("step_time"), "WHERE t.step > ?", row[1])
+                later = _named(arrays, self._sources())
+            finally:
+                self._connection.execute("COMMIT")
+        return JoinedSteps(row[0], joined_with(stored, reduced("step_time", later) if later["rank"].size else None))
 
     def tables(self) -> list[str]:
         """The names of the row tables."""
         with self._guard():
             rows = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid")
-            return [name for (name,) in rows if name not in ("ranks", "facts", "failures")]
+            return [name for (name,) in rows if name not in OWN_TABLES]
 
     def ranks(self) -> list[RankRecord]:
         """Every incarnation of every rank, by rank, then in the order in which they came."""
@@ -135,15 +189,26 @@ class HistoryReader:
         rows = self._connection.execute("SELECT name, type, [notnull] FROM pragma_table_info(?)", (table,))
         return {name: _array_type(kind, bool(notnull)) for name, kind, notnull in rows}
 
-    def _read(self, table: str, kinds: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        names = ", ".join(f'"{name}"' for name in kinds)
-        cursor = self._connection.execute(f'SELECT {names} FROM "{table}" ORDER BY rowid')
+    def _is_rolled(self, table: str) -> bool:
+        """Whether some rows of a table are in the roll-ups; a history of the first version has none."""
+        if not self._has("rolled"):
+            return False
+        return bool(self._connection.execute("SELECT count(*) FROM rolled WHERE tbl = ?", (table,)).fetchone()[0])
+
+    def _has(self, table: str) -> bool:
+        found = self._connection.execute("SELECT count(*) FROM sqlite_master WHERE name = ?", (table,))
+        return bool(found.fetchone()[0])
+
+    def _read(self, table: str, kinds: Mapping[str, Any], where: str = "", *values: Any) -> dict[str, np.ndarray]:
+        names = ", ".join(f't."{name}"' for name in kinds)
+        cursor = self._connection.execute(f'SELECT {names} FROM "{table}" AS t {where} ORDER BY t.rowid', values)
         parts: list[list[np.ndarray]] = [[np.empty(0, kind)] for kind in kinds.values()]
         # Small chunks: the Python objects on the way to the arrays stay few, and in the processor's cache.
         while rows := cursor.fetchmany(_CHUNK_ROWS):
             for part, values, kind in zip(parts, zip(*rows, strict=True), kinds.values(), strict=True):
-                part.append(np.array(values, kind))
-        return {name: np.concatenate(part) for name, part in zip(kinds, parts, strict=True)}
+                part.append(array_of(values, kind))
+        # Each column's parts are let go as soon as they are put together: there may be very many rows.
+        return {name: np.concatenate(parts.pop(0)) for name in kinds}
 
     def _sources(self) -> dict[str, np.ndarray]:
         """Rank and incarnation by the number of their source."""
@@ -161,6 +226,13 @@ class HistoryReader:
             yield
         except sqlite3.DatabaseError as error:
             raise unreadable(self._path, error) from error
+
+
+def _named(arrays: dict[str, np.ndarray], sources: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The columns with rank and incarnation in the place of their source."""
+    source = arrays.get("source")
+    keys = {} if source is None else {key: values[source] for key, values in sources.items()}
+    return {**keys, **{name: values for name, values in arrays.items() if name != "source"}}
 
 
 def _array_type(kind: str, notnull: bool) -> Any:

@@ -10,7 +10,9 @@ import msgspec
 
 from traceml_core.core.rows import Column, Row, columns_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# A history of this version is whole rows alone, and is read as such.
+OLDEST_SCHEMA_VERSION = 1
 
 # What history adds in front of every row. `source` is the id of a (rank, incarnation) in `ranks`: one byte instead of
 # ten in each of millions of rows.
@@ -44,6 +46,63 @@ _RANKS = """
     UNIQUE (rank, incarnation)
 """
 
+# Rows of one source in one table: the first, up to rowid `head_end`, are kept; those from there to `rolled_end` are in
+# the roll-ups, whether they are still kept or not; later ones are not yet. `rows` counts all up to `rolled_end`.
+_ROLLED = """
+    source INTEGER NOT NULL,
+    tbl TEXT NOT NULL,
+    head_end INTEGER NOT NULL,
+    rolled_end INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    last_step REAL,
+    pass INTEGER NOT NULL,
+    PRIMARY KEY (source, tbl)
+"""
+# Rolled-up rows that belong together: of one source, table, pass over the steps, and set of texts. `columns` names the
+# numbers in the blobs of its buckets; a bucket holds `span` positions.
+_SERIES = """
+    series INTEGER PRIMARY KEY,
+    source INTEGER NOT NULL,
+    tbl TEXT NOT NULL,
+    outside INTEGER NOT NULL,
+    pass INTEGER NOT NULL,
+    texts TEXT NOT NULL,
+    columns TEXT NOT NULL,
+    span INTEGER NOT NULL,
+    UNIQUE (source, tbl, outside, pass, texts)
+"""
+_BUCKETS = """
+    series INTEGER NOT NULL,
+    bucket INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
+    numbers BLOB NOT NULL,
+    PRIMARY KEY (series, bucket)
+"""
+_SKETCHES = """
+    series INTEGER NOT NULL,
+    segment INTEGER NOT NULL,
+    sketches BLOB NOT NULL,
+    PRIMARY KEY (series, segment)
+"""
+# Steps joined across ranks, one row: those after `after_step` up to `until_step`.
+_JOINS = """
+    one INTEGER PRIMARY KEY,
+    after_step REAL NOT NULL,
+    until_step REAL NOT NULL,
+    joined BLOB
+"""
+OWN_TABLES: dict[str, str] = {
+    "ranks": _RANKS,
+    "facts": "rank INTEGER PRIMARY KEY, facts TEXT NOT NULL",
+    "failures": "edge TEXT PRIMARY KEY, count INTEGER NOT NULL",
+    "rolled": _ROLLED,
+    "rollup_series": _SERIES,
+    "rollup_buckets": _BUCKETS,
+    "rollup_sketches": _SKETCHES,
+    "rank_joins": _JOINS,
+}
+"""The tables that are no row type's, and their columns."""
+
 
 class RowTable(msgspec.Struct, frozen=True):
     """One row type as history sees it. `decode` turns a chunk's msgpack array into tuples in column order."""
@@ -52,6 +111,7 @@ class RowTable(msgspec.Struct, frozen=True):
     ddl: str
     insert: str
     decode: Callable[[Any], list[tuple[Any, ...]]]
+    columns: tuple[Column, ...]
 
 
 def row_table(row_type: type[Row]) -> RowTable:
@@ -67,16 +127,23 @@ def row_table(row_type: type[Row]) -> RowTable:
     insert = f'INSERT OR IGNORE INTO "{row_type.table}" ({", ".join(map(_quoted, names))}) VALUES ({_marks(names)})'
     wire = [_WIRE_TYPES[column.kind] | None if column.nullable else _WIRE_TYPES[column.kind] for column in columns]
     decoder = msgspec.msgpack.Decoder(list[tuple[tuple(wire)]])  # type: ignore[misc]
-    return RowTable(row_type.table, _table(row_type.table, ", ".join(definitions)), insert, decoder.decode)
+    ddl = _table(row_type.table, ", ".join(definitions))
+    return RowTable(row_type.table, ddl, insert, decoder.decode, columns)
 
 
 def create_tables(connection: sqlite3.Connection, tables: Iterable[RowTable]) -> None:
-    """Create what is missing, in one transaction, so that no reader ever sees half a schema."""
+    """Create what is missing, in one transaction, so that no reader ever sees half a schema.
+
+    Raises:
+        sqlite3.DatabaseError: the file is of a newer TraceML.
+    """
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.execute(_table("ranks", _RANKS))
-        connection.execute(_table("facts", "rank INTEGER PRIMARY KEY, facts TEXT NOT NULL"))
-        connection.execute(_table("failures", "edge TEXT PRIMARY KEY, count INTEGER NOT NULL"))
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise sqlite3.DatabaseError(f"written by a newer TraceML (schema {version}, this one has {SCHEMA_VERSION})")
+        for name, definitions in OWN_TABLES.items():
+            connection.execute(_table(name, definitions))
         for table in tables:
             connection.execute(table.ddl)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

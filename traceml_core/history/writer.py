@@ -13,11 +13,14 @@ import msgspec
 
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.rows import Row
+from traceml_core.history.bounded_rows import BoundedRows
 from traceml_core.history.database import open_for_writing
 from traceml_core.history.tables import create_tables, row_table
 from traceml_core.loggers.error_log import get_error_logger, report_failure
 from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import Batch, Chunk, Finish, RunStatus
+
+KEEP_ROWS = 10_000
 
 _logger = get_error_logger("history")
 
@@ -38,17 +41,19 @@ class HistoryWriter:
 
     `write`, `describe` and `finish` join the open transaction, `commit` ends it, and only what `commit` has returned
     for may be acked. When anything fails on the way, the whole transaction is undone, watermarks too: nothing of it
-    was acked, so the ranks send it again. A history that exists is continued.
+    was acked, so the ranks send it again. A history that exists is continued. Of a long run's rows the first and the
+    last `keep_rows` of each rank stay as they are; all are in the roll-ups, which are part of the same transactions.
     """
 
-    def __init__(self, path: Path, row_types: Iterable[type[Row]]) -> None:
+    def __init__(self, path: Path, row_types: Iterable[type[Row]], keep_rows: int = KEEP_ROWS) -> None:
         """Open the file and create what tables it lacks.
 
         Raises:
-            sqlite3.Error: the file cannot be written or is no database.
+            sqlite3.Error: the file cannot be written, is no database, or is of a newer TraceML.
         """
         self._tables = {row_type.table: row_table(row_type) for row_type in row_types}
         self._connection = open_for_writing(path)
+        self._bounded = BoundedRows(self._connection, self._tables, keep_rows)
         self._sources: dict[tuple[int, int], _Source] = {}
         try:
             create_tables(self._connection, self._tables.values())
@@ -192,10 +197,16 @@ class HistoryWriter:
         self._begin()
         try:
             cursor = self._connection.executemany(table.insert, [(source, seq, *row) for row in rows])
+            stored = max(cursor.rowcount, 0)  # -1 where there were no rows
+            self._bounded.added(source, table, rows, stored)
         except sqlite3.Error:
             self._undo()
             raise
-        stored = max(cursor.rowcount, 0)  # -1 where there were no rows
+        except Exception as error:
+            # Rolling up must not cost rows: these come again, and stay as they are from now on.
+            self._bounded.give_up()
+            self._undo()
+            raise sqlite3.InternalError(f"rolling up rows of {chunk.table} failed ({error!r})") from error
         if stored < len(rows):
             report_failure(
                 _logger, f"storing rows of {chunk.table}", ValueError("a number that is none, in a column not null")
@@ -213,11 +224,17 @@ class HistoryWriter:
     def _begin(self) -> None:
         if not self._connection.in_transaction:
             self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._bounded.know()
+            except sqlite3.Error:
+                self._undo()
+                raise
 
     def _undo(self) -> None:
         """Back to the last commit; a full disk has made SQLite do so by itself already."""
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
+        self._bounded.forget()
         self._load_sources()
 
     def _load_sources(self) -> None:

@@ -17,6 +17,7 @@ class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True):
     owner_birth: str | None
     profile: str
     mode: str
+    keep_raw_steps: int
 
     def __repr__(self) -> str:
         """Without the keys: tracebacks that show local variables end in logs."""

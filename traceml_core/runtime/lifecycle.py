@@ -62,6 +62,7 @@ class AggregatorHandle:
             owner_birth=birth_of(os.getpid()),
             profile=settings.profile,
             mode=settings.mode,
+            keep_raw_steps=settings.keep_raw_steps,
         )
         self._pid = os.getpid()
         self._stopped = False

@@ -7,14 +7,24 @@ from collections.abc import Iterable
 import msgspec
 import numpy as np
 
-from traceml_core.statistics.sketch import Sketch, merge, sketch_of
+from traceml_core.statistics.reduced import ReducedTable
+from traceml_core.statistics.sketch import Sketch, merge
 
 
 class RankedMetric(msgspec.Struct, frozen=True, kw_only=True):
-    """All values of one metric: `pooled` over ranks, and each rank's mean. Both leave out what was not measured."""
+    """All values of one metric: `pooled` over ranks, and each rank's mean. Both leave out what was not measured.
+
+    The means are in the metric's unit, `pooled` in that of the rows: `scale` times it is the metric's.
+    """
 
     pooled: Sketch
     rank_means: dict[int, float]
+    scale: float = 1.0
+
+    @property
+    def mean(self) -> float:
+        """The mean over all values."""
+        return self.pooled.mean * self.scale
 
     @property
     def worst_rank(self) -> int | None:
@@ -30,16 +40,15 @@ def median_rank(values: Iterable[float]) -> float:
     return ordered[(len(ordered) - 1) // 2]
 
 
-def ranked_metric(values: np.ndarray, ranks: np.ndarray, scale: float = 1.0) -> RankedMetric | None:
-    """Reduce values (NaN: not measured) of the ranks beside them, multiplied by `scale`; null where none is known."""
-    known = ~np.isnan(values)
-    if not known.any():
+def ranked_metric(
+    table: ReducedTable, name: str, weight: np.ndarray | None = None, scale: float = 1.0
+) -> RankedMetric | None:
+    """Reduce a column, multiplied by `scale`, over entries weighted by the share that counts; null where none does."""
+    sketches = table.sketches_by_rank(name, weight)
+    if not sketches:
         return None
-    kept, owners = values[known] * scale, ranks[known]
-    if (owners == owners[0]).all():  # the usual run, whose report training waits for
-        sketch = sketch_of(kept)
-        return RankedMetric(pooled=sketch, rank_means={int(owners[0]): sketch.mean})
-    sketches = {int(rank): sketch_of(kept[owners == rank]) for rank in np.unique(owners)}
     return RankedMetric(
-        pooled=merge(sketches.values()), rank_means={rank: sketch.mean for rank, sketch in sketches.items()}
+        pooled=merge(sketches.values()),
+        rank_means={rank: sketch.mean * scale for rank, sketch in sketches.items()},
+        scale=scale,
     )

@@ -55,6 +55,23 @@ class Sketch(msgspec.Struct, frozen=True, kw_only=True):
         value = _CENTRE * float(np.exp((self.first_bin + place) * _LOG_GAMMA))
         return min(max(value, self.minimum), self.maximum)
 
+    def count_from(self, value: float) -> int:
+        """How many values are at least `value` (above 0), give or take those within 1 % of it."""
+        if value > self.maximum:
+            return 0
+        begin = max(int(np.ceil(np.log(value) / _LOG_GAMMA - 1e-9)) - self.first_bin, 0)
+        return sum(self.bins[begin:])
+
+    def thinned(self, share: float) -> Sketch:
+        """About that share of the values, of every size alike; extremes are kept as they are."""
+        if share >= 1:
+            return self
+        bins = np.rint(np.array(self.bins, np.float64) * share).astype(np.int64)
+        zeros = round(self.zeros * share)
+        count = int(bins.sum()) + zeros
+        replaced = {"count": count, "zeros": zeros, "total": self.mean * count if count else 0.0}
+        return msgspec.structs.replace(self, bins=tuple(bins.tolist()), **replaced)
+
 
 def sketch_of(values: np.ndarray) -> Sketch:
     """The sketch of an array of any shape. NaN means 'not measured' and is left out.
@@ -86,11 +103,38 @@ def sketch_of(values: np.ndarray) -> Sketch:
     )
 
 
+def sketches_of(values: np.ndarray) -> list[Sketch]:
+    """The sketch of every column of (rows, columns). What is not measured, negative or infinite is left out."""
+    columns = np.ascontiguousarray(values.T)
+    positive, zero = (columns > 0) & (columns < np.inf), columns == 0
+    known = columns[positive]  # column by column
+    places = np.ceil(np.log(known) / _LOG_GAMMA - 1e-9).astype(np.int64)
+    positives, zeros = positive.sum(axis=1), zero.sum(axis=1).tolist()
+    ends = np.cumsum(positives).tolist()
+    sketches = []
+    for end, count, zero_count in zip(ends, positives.tolist(), zeros, strict=True):
+        mine, bins = known[end - count : end], places[end - count : end]
+        first = int(bins.min()) if count else 0
+        smallest, largest = (float(mine.min()), float(mine.max())) if count else (np.inf, -np.inf)
+        sketches.append(
+            Sketch(
+                count=count + zero_count,
+                zeros=zero_count,
+                total=float(mine.sum()),
+                minimum=0.0 if zero_count else smallest,
+                maximum=max(largest, 0.0) if zero_count else largest,
+                first_bin=first,
+                bins=tuple(np.bincount(bins - first).tolist()) if count else (),
+            )
+        )
+    return sketches
+
+
 def merge(sketches: Iterable[Sketch]) -> Sketch:
     """The sketch of everything that the sketches counted."""
     filled = [sketch for sketch in sketches if sketch.count]
-    if not filled:
-        return Sketch()
+    if len(filled) < 2:
+        return filled[0] if filled else Sketch()
     binned = [sketch for sketch in filled if sketch.bins]
     first = min((sketch.first_bin for sketch in binned), default=0)
     last = max((sketch.first_bin + len(sketch.bins) for sketch in binned), default=0)

@@ -81,3 +81,20 @@ def _chance(residuals: np.ndarray) -> float:
     """The rise that values with this scatter and no trend show by chance (one standard error of a fitted slope)."""
     scatter = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
     return max(scatter * float(np.sqrt(12 / residuals.size)), 1e-9)
+
+
+def evened(
+    rows: np.ndarray, positions: np.ndarray, times: np.ndarray, lows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Entries of so many rows, put together to about as many rows in each as the largest has.
+
+    Positions and times are means over an entry's rows, `lows` their smallest values. A trend is then judged over the
+    whole of a series, and not mostly over the part that is known in more detail. Entries of one row stay as they are.
+    """
+    size = int(rows.max(initial=1))
+    if size == 1:
+        return positions, times, lows
+    starts = np.flatnonzero(np.diff((np.cumsum(rows) - rows) // size, prepend=-1))
+    together = np.add.reduceat(rows, starts)
+    mean_position = np.add.reduceat(positions * rows, starts) / together
+    return mean_position, np.add.reduceat(times * rows, starts) / together, np.minimum.reduceat(lows, starts)

@@ -19,8 +19,11 @@ from traceml_core.reporting.tables import render_tables
 
 
 class NoTables:
-    def columns(self, table: str) -> dict[str, object]:
-        return {}
+    def reduced(self, table: str) -> None:
+        return None
+
+    def joined_steps(self) -> None:
+        return None
 
 
 each_section = pytest.mark.parametrize("spec", SECTIONS, ids=lambda spec: spec.name)
@@ -72,7 +75,7 @@ def test_a_new_section_is_built_judged_and_shown_by_being_in_the_tuple(tmp_path,
 
     toy = SectionSpec(
         name="toy",
-        load=lambda tables, run: ToyInputs(tables.columns("step_time")["step"].size),
+        load=lambda tables, run: ToyInputs(tables.reduced("step_time").size),
         build=build,
         card_lines=lambda section, run: [CardLine("Toy", "counted")],
         table_lines=lambda section: ["a table of its own"],

@@ -12,8 +12,9 @@ from traceml_core.diagnostics.metrics import RankMeans, rank_means, stats_of
 from traceml_core.diagnostics.model import Stat
 from traceml_core.diagnostics.process.policy import ProcessPolicy
 from traceml_core.diagnostics.run_shape import RunShape
-from traceml_core.history.reader import Columns
 from traceml_core.statistics.ranked import RankedMetric, ranked_metric
+from traceml_core.statistics.reduced import ReducedTable
+from traceml_core.statistics.trend import evened
 
 TABLES = ("process", "process_memory", "system", "step_memory")
 """The tables that `build_context` reads; those that are missing are taken for empty."""
@@ -49,17 +50,22 @@ class ProcessContext(msgspec.Struct, frozen=True, kw_only=True):
     ranks: tuple[RankMeans, ...]
 
 
-def build_context(tables: Mapping[str, Columns], run: RunShape, policy: ProcessPolicy) -> ProcessContext | None:
-    """Reduce the tables of `TABLES`; null where no process was looked at."""
-    process, memory = _in_order(tables.get("process", {})), _in_order(tables.get("process_memory", {}))
-    if not process and not memory:
+def build_context(
+    tables: Mapping[str, ReducedTable | None], run: RunShape, policy: ProcessPolicy
+) -> ProcessContext | None:
+    """Judge the tables of `TABLES`; null where no process was looked at."""
+    process, memory = _in_order(tables.get("process")), _in_order(tables.get("process_memory"))
+    if process is None and memory is None:
         return None
-    ranked = _ranked_metrics(process, memory)
-    ranks = sorted({*_ranks_of(process), *_ranks_of(memory)})
-    limit, used, cpus = _limits(_in_order(tables.get("system", {})))
+    ranked = {
+        **_ranked_metrics(memory, ("rss_bytes", "workers_rss_bytes")),
+        **_ranked_metrics(process, ("cpu_percent", "gpu_memory_bytes")),
+    }
+    ranks = sorted({rank for table in (process, memory) if table is not None for rank in table.ranks})
+    limit, used, cpus = _limits(_in_order(tables.get("system")))
     return ProcessContext(
         run=run,
-        samples=max((int((process["rank"] == rank).sum()) for rank in _ranks_of(process)), default=0),
+        samples=0 if process is None else int(np.bincount(process.rank, process.rows).max()),
         creep=_creeping(memory, "", policy),
         workers_creep=_creeping(memory, "workers_", policy),
         job_memory_bytes=_job_memory(memory, run),
@@ -67,114 +73,99 @@ def build_context(tables: Mapping[str, Columns], run: RunShape, policy: ProcessP
         limit_bytes=limit,
         cpu_share=_cpu_share(process, cpus, run),
         cpus=cpus,
-        reserves=_reserves(tables.get("step_memory", {})),
+        reserves=_reserves(tables.get("step_memory")),
         metrics=stats_of(ranked),
         ranks=rank_means(ranked, ranks),
     )
 
 
-def _in_order(columns: Columns) -> Columns:
-    """By rank, then time; empty where there are no rows."""
-    if not columns or columns["rank"].size == 0:
-        return {}
-    order = np.lexsort((columns["at_ns"], columns["rank"]))
-    return {name: values[order] for name, values in columns.items()}
+def _in_order(table: ReducedTable | None) -> ReducedTable | None:
+    """By rank, then time; null where there are no rows."""
+    if table is None or table.size == 0:
+        return None
+    return table.take(np.lexsort((table.minima["at_ns"], table.rank)))
 
 
-def _ranks_of(columns: Columns) -> list[int]:
-    return [int(rank) for rank in np.unique(columns["rank"])] if columns else []
-
-
-def _ranked_metrics(process: Columns, memory: Columns) -> dict[str, RankedMetric]:
+def _ranked_metrics(table: ReducedTable | None, names: tuple[str, ...]) -> dict[str, RankedMetric]:
     """Reduced over the looks since the first step, or all where no step was done."""
-    found = {}
-    for columns, names in (
-        (memory, ("rss_bytes", "workers_rss_bytes")),
-        (process, ("cpu_percent", "gpu_memory_bytes")),
-    ):
-        for name in names:
-            if not columns:
-                continue
-            rows = columns["step"] >= 1
-            rows = rows if rows.any() else np.ones(rows.size, bool)
-            found[name] = ranked_metric(columns[name][rows].astype(np.float64), columns["rank"][rows])
+    if table is None:
+        return {}
+    training = table.maxima["step"] >= 1
+    weight = training.astype(np.float64) if training.any() else None
+    found = {name: ranked_metric(table, name, weight) for name in names}
     return {name: metric for name, metric in found.items() if metric is not None}
 
 
-def _creeping(memory: Columns, whose: str, policy: ProcessPolicy) -> dict[int, Creep]:
+def _creeping(memory: ReducedTable | None, whose: str, policy: ProcessPolicy) -> dict[int, Creep]:
     """The ranks whose processes creep. Pages of mapped files are left out: the system takes those back by itself."""
+    if memory is None:
+        return {}
     found = {}
-    for rank in _ranks_of(memory):
-        rows = np.flatnonzero(memory["rank"] == rank)
-        if whose:
-            rows = _longest_stretch(rows, memory["workers"][rows])
-        size = memory[f"{whose}rss_bytes"][rows].astype(np.float64)
-        mapped = memory.get(f"{whose}mapped_file_bytes")
-        if mapped is not None:
-            size = size - np.nan_to_num(mapped[rows].astype(np.float64))
-        known = ~np.isnan(size)
-        at_s = memory["at_ns"][rows][known] / 1e9
-        creep = find_creep(at_s, memory["step"][rows][known], size[known], policy.creep)
+    for rank, places in memory.by_rank().items():
+        looks = memory.take(_longest_stretch(places, memory) if whose else places)
+        # Of looks that were rolled up the lowest counts: creep is judged by the floor of what was held.
+        known = looks.take(looks.counts[f"{whose}own_bytes"] > 0)
+        at_s, lowest = known.means("at_ns") / 1e9, known.minima[f"{whose}own_bytes"]
+        step, at_s, lowest = evened(known.rows, np.floor(known.means("step")), at_s, lowest)
+        creep = find_creep(at_s, step, lowest, policy.creep)
         if creep is not None:
             found[rank] = creep
     return found
 
 
-def _longest_stretch(rows: np.ndarray, workers: np.ndarray) -> np.ndarray:
-    """The longest run of rows with the same number of workers, if there are any: starts and ends are no creep."""
-    edges = np.flatnonzero(np.diff(workers)) + 1
-    stretches = [part for part, count in zip(np.split(rows, edges), np.split(workers, edges), strict=True) if count[0]]
-    return max(stretches, key=len, default=rows[:0])
+def _longest_stretch(places: np.ndarray, memory: ReducedTable) -> np.ndarray:
+    """The longest run of looks with the same number of workers, if there are any: starts and ends are no creep."""
+    fewest, most = memory.minima["workers"][places], memory.maxima["workers"][places]
+    edges = np.flatnonzero((np.diff(fewest) != 0) | (np.diff(most) != 0)) + 1
+    stretches = [
+        part
+        for part, low, high in zip(*(np.split(values, edges) for values in (places, fewest, most)), strict=True)
+        if low[0] == high[0] > 0
+    ]
+    return max(stretches, key=lambda part: int(memory.rows[part].sum()), default=places[:0])
 
 
-def _job_memory(memory: Columns, run: RunShape) -> int | None:
+def _job_memory(memory: ReducedTable | None, run: RunShape) -> int | None:
     """The most that the processes of one host held: each rank's own peak, added up."""
-    if not memory:
+    if memory is None:
         return None
     host_of = {rank.rank: rank.host for rank in run.ranks}
     total: dict[str, float] = {}
-    for rank in _ranks_of(memory):
-        rows = memory["rank"] == rank
-        together = memory["rss_bytes"][rows] + np.nan_to_num(memory["workers_rss_bytes"][rows].astype(np.float64))
+    for rank, places in memory.by_rank().items():
         host = host_of.get(rank, "")
-        total[host] = total.get(host, 0.0) + float(together.max())
+        total[host] = total.get(host, 0.0) + float(memory.maxima["job_rss_bytes"][places].max())
     return int(max(total.values()))
 
 
-def _limits(system: Columns) -> tuple[int | None, int | None, float | None]:
+def _limits(system: ReducedTable | None) -> tuple[int | None, int | None, float | None]:
     """The tightest memory limit of a host, what the job held there last, and its CPUs."""
-    if not system:
+    if system is None:
         return None, None, None
-    limits = system["memory_limit_bytes"].astype(np.float64)
-    cpus = system["cpus"].astype(np.float64)
-    limit = None if np.isnan(limits).all() else int(np.nanmin(limits))
-    used = system["host_memory_bytes"].astype(np.float64)
-    last = used[~np.isnan(used)]
-    return limit, int(last[-1]) if last.size else None, None if np.isnan(cpus).all() else float(np.nanmin(cpus))
+    limit, used = system.smallest("memory_limit_bytes"), system.last("host_memory_bytes")
+    return None if limit is None else int(limit), None if used is None else int(used), system.smallest("cpus")
 
 
-def _cpu_share(process: Columns, cpus: float | None, run: RunShape) -> float | None:
+def _cpu_share(process: ReducedTable | None, cpus: float | None, run: RunShape) -> float | None:
     """CPU time of all ranks of a host and their workers as a share of the job's CPUs there."""
-    if not process or not cpus:
+    if process is None or not cpus:
         return None
-    rows = process["step"] >= 1
-    workers = np.nan_to_num(process["workers_cpu_percent"][rows].astype(np.float64))
-    busy = ranked_metric(process["cpu_percent"][rows].astype(np.float64) + workers, process["rank"][rows])
+    busy = ranked_metric(process, "job_cpu_percent", (process.maxima["step"] >= 1).astype(np.float64))
     hosts = max(len({rank.host for rank in run.ranks}), 1)
     return None if busy is None else sum(busy.rank_means.values()) / hosts / 100 / cpus
 
 
-def _reserves(columns: Columns) -> tuple[Reserve, ...]:
-    found = []
-    for rank in _ranks_of(columns) if columns and columns["rank"].size else []:
-        rows = columns["rank"] == rank
-        totals = columns["total_bytes"][rows].astype(np.float64)
-        found.append(
-            Reserve(
-                rank=rank,
-                reserved_bytes=int(columns["peak_reserved_bytes"][rows].max()),
-                allocated_bytes=int(columns["peak_allocated_bytes"][rows].max()),
-                total_bytes=None if np.isnan(totals).all() else int(np.nanmax(totals)),
-            )
-        )
-    return tuple(found)
+def _reserves(table: ReducedTable | None) -> tuple[Reserve, ...]:
+    if table is None:
+        return ()
+    of_rank = {rank: table.take(places) for rank, places in table.by_rank().items()}
+    return tuple(_reserve(rank, one) for rank, one in of_rank.items())
+
+
+def _reserve(rank: int, memory: ReducedTable) -> Reserve:
+    total = memory.largest("total_bytes")
+    return Reserve(
+        rank=rank,
+        reserved_bytes=int(memory.largest("peak_reserved_bytes") or 0),
+        allocated_bytes=int(memory.largest("peak_allocated_bytes") or 0),
+        total_bytes=None if total is None else int(total),
+    )

@@ -10,10 +10,12 @@ import numpy as np
 from traceml_core.diagnostics.memory_creep import Creep, find_creep
 from traceml_core.diagnostics.metrics import RankMeans, rank_means, stats_of
 from traceml_core.diagnostics.model import Stat
+from traceml_core.diagnostics.redone import redone_share
 from traceml_core.diagnostics.run_shape import RunShape
 from traceml_core.diagnostics.step_memory.policy import StepMemoryPolicy
-from traceml_core.history.reader import Columns
 from traceml_core.statistics.ranked import RankedMetric, ranked_metric
+from traceml_core.statistics.reduced import ReducedTable
+from traceml_core.statistics.trend import evened
 
 TABLES = ("step_memory", "step_time")
 """The tables that `build_context` reads; those that are missing are taken for empty."""
@@ -45,65 +47,61 @@ class StepMemoryContext(msgspec.Struct, frozen=True, kw_only=True):
     ranks: tuple[RankMeans, ...]
 
 
-def build_context(tables: Mapping[str, Columns], run: RunShape, policy: StepMemoryPolicy) -> StepMemoryContext:
-    """Reduce the tables of `TABLES`."""
-    columns = _in_order(tables.get("step_memory", {}))
-    if not columns:
+def build_context(
+    tables: Mapping[str, ReducedTable | None], run: RunShape, policy: StepMemoryPolicy
+) -> StepMemoryContext:
+    """Judge the tables of `TABLES`."""
+    table = _in_order(tables.get("step_memory"))
+    if table is None:
         return StepMemoryContext(run=run, memory=(), metrics={}, ranks=())
-    ranked = _ranked_metrics(columns, policy)
-    ranks = [int(rank) for rank in np.unique(columns["rank"])]
-    began = _step_starts(tables.get("step_time", {}))
+    names = ("peak_allocated_bytes", "peak_reserved_bytes")
+    found: dict[str, RankedMetric | None] = {name: ranked_metric(table, name) for name in names}
+    ranked = {name: metric for name, metric in found.items() if metric is not None}
+    began = _step_starts(tables.get("step_time"))
     return StepMemoryContext(
         run=run,
-        memory=tuple(_rank_memory(rank, columns, began, policy) for rank in ranks),
+        memory=tuple(
+            _rank_memory(rank, table.take(places), began.get(rank), policy) for rank, places in table.by_rank().items()
+        ),
         metrics=stats_of(ranked),
-        ranks=rank_means(ranked, ranks),
+        ranks=rank_means(ranked, table.ranks),
     )
 
 
-def _in_order(columns: Columns) -> Columns:
-    """By rank, then step; a step done twice counts as it was done last; empty where there are no rows."""
-    if not columns or columns["rank"].size == 0:
-        return {}
-    order = np.lexsort((columns["step"], columns["rank"]))
-    rank, step = columns["rank"][order], columns["step"][order]
-    last = np.append((np.diff(step) != 0) | (np.diff(rank) != 0), True)
-    return {name: values[order][last] for name, values in columns.items()}
-
-
-def _ranked_metrics(columns: Columns, policy: StepMemoryPolicy) -> dict[str, RankedMetric]:
-    names = ("peak_allocated_bytes", "peak_reserved_bytes")
-    found = {name: ranked_metric(columns[name].astype(np.float64), columns["rank"]) for name in names}
-    return {name: metric for name, metric in found.items() if metric is not None}
+def _in_order(table: ReducedTable | None) -> ReducedTable | None:
+    """By rank, then step; a step done twice counts as it was done last; null where there are no rows."""
+    if table is None or table.size == 0:
+        return None
+    table = table.take(np.argsort(table.rank, kind="stable"))
+    first, last = table.minima["step"], table.maxima["step"]
+    # What was done again in part is kept whole: only the entry of several steps in which a restart lies.
+    table = table.take(redone_share(table.rank, table.incarnation, first, last) < 1)
+    return table.take(np.lexsort((table.minima["step"], table.rank)))
 
 
 def _rank_memory(
-    rank: int, columns: Columns, began: dict[int, tuple[np.ndarray, np.ndarray]], policy: StepMemoryPolicy
+    rank: int, table: ReducedTable, began: tuple[np.ndarray, np.ndarray] | None, policy: StepMemoryPolicy
 ) -> RankMemory:
-    rows = columns["rank"] == rank
-    step, allocated = columns["step"][rows], columns["allocated_bytes"][rows].astype(np.float64)
-    totals = columns["total_bytes"][rows].astype(np.float64)
-    retries = columns["allocation_retries"][rows]
-    steps, starts_s = began.get(rank, (np.zeros(0), np.zeros(0)))
-    at_s = np.interp(step, steps, starts_s) if steps.size else step.astype(np.float64)
+    step, retries = table.means("step"), table.maxima["allocation_retries"]
+    at_s = step if began is None else np.interp(step, *began)
+    step, at_s, lowest = evened(table.rows, step, at_s, table.minima["allocated_bytes"])
+    total = table.largest("total_bytes")
     return RankMemory(
         rank=rank,
-        peak_allocated_bytes=int(columns["peak_allocated_bytes"][rows].max()),
-        peak_reserved_bytes=int(columns["peak_reserved_bytes"][rows].max()),
-        last_allocated_bytes=int(allocated[-1]),
-        total_bytes=None if np.isnan(totals).all() else int(np.nanmax(totals)),
+        peak_allocated_bytes=int(table.largest("peak_allocated_bytes") or 0),
+        peak_reserved_bytes=int(table.largest("peak_reserved_bytes") or 0),
+        last_allocated_bytes=int(table.last("allocated_bytes") or 0),
+        total_bytes=None if total is None else int(total),
         retries=int(retries[-1] - retries[min(policy.settle_steps, retries.size - 1)]),
-        creep=find_creep(at_s, step.astype(np.float64), allocated, policy.creep),
+        creep=find_creep(at_s, step, lowest, policy.creep),
     )
 
 
-def _step_starts(columns: Columns) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+def _step_starts(table: ReducedTable | None) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Steps and the seconds at which they began, per rank."""
-    if not columns or columns["rank"].size == 0:
+    if table is None:
         return {}
-    found = {}
-    for rank in np.unique(columns["rank"]):
-        rows = np.flatnonzero((columns["rank"] == rank) & ~np.isnan(columns["step"].astype(np.float64)))
-        rows = rows[np.argsort(columns["step"][rows], kind="stable")]
-        found[int(rank)] = (columns["step"][rows].astype(np.float64), columns["started_ns"][rows] / 1e9)
-    return found
+    first, started_s = table.minima["step"], table.minima["started_ns"] / 1e9
+    steps = np.flatnonzero(~np.isnan(first))
+    by_rank = table.by_rank(steps[np.argsort(first[steps], kind="stable")])
+    return {rank: (first[places], started_s[places]) for rank, places in by_rank.items()}

@@ -17,9 +17,10 @@ from traceml_core.diagnostics.step_time.ranks_apart import RanksApart, join_of, 
 from traceml_core.diagnostics.step_time.series import SERIES_PHASES, SeriesBlock, step_series
 from traceml_core.diagnostics.step_time.step_table import IN_STEP, StepTable, step_table
 from traceml_core.diagnostics.step_time.time_budget import TimeBudget, time_budget
-from traceml_core.history.reader import Columns
-from traceml_core.statistics.habit import habitual_sum, occasions
+from traceml_core.history.joined_steps import JoinedSteps
+from traceml_core.statistics.habit import habitual_total, occasions
 from traceml_core.statistics.ranked import RankedMetric, median_rank, ranked_metric
+from traceml_core.statistics.reduced import ReducedTable
 
 TABLES = ("step_time", "owner_time", "system", "gpu")
 """The tables that `build_context` reads; those that are missing are taken for empty."""
@@ -81,24 +82,29 @@ class StepTimeContext(msgspec.Struct, frozen=True, kw_only=True):
         return [owner for owner in self.owners if owner.phase == phase.key]
 
 
-def build_context(tables: Mapping[str, Columns], run: RunShape, policy: StepTimePolicy) -> StepTimeContext | None:
-    """Reduce the tables of `TABLES`; null where no step was recorded."""
-    table = step_table(tables.get("step_time", {}), policy)
-    if table is None or not (table.judged | table.warmup).any():
+def build_context(
+    tables: Mapping[str, ReducedTable | None],
+    run: RunShape,
+    policy: StepTimePolicy,
+    joined: JoinedSteps | None = None,
+) -> StepTimeContext | None:
+    """Judge the tables of `TABLES`, and what was `joined` beyond their first rows; null where no step was recorded."""
+    table = step_table(tables.get("step_time"), policy)
+    if table is None or not (table.judged + table.warmup).any():
         return None
     ranked = _ranked_metrics(table)
     training_s, outside_s = _training_seconds(table)
-    apart = ranks_apart(join_of(table), run, policy) if len(table.ranks) > 1 else None
+    apart = ranks_apart(join_of(table, joined), run, policy) if len(table.ranks) > 1 else None
     lagging = apart.ranks if apart is not None and apart.pattern == "chronic" else ()
     habitual_s, often = _habits(table, lagging, policy)
     wall_s = run.wall_s
     return StepTimeContext(
         run=run,
-        steps=_most_a_rank(table, table.judged | table.warmup),
+        steps=_most_a_rank(table, table.judged + table.warmup),
         judged_steps=_most_a_rank(table, table.judged),
         warmup_steps=_most_a_rank(table, table.warmup),
-        redone_steps=int(table.redone.sum()),
-        redone_s=float(table.interval_ns[table.redone].sum()) / 1e9,
+        redone_steps=round((table.redone * table.rows).sum()),
+        redone_s=float((table.redone * table.interval_ns).sum()) / 1e9,
         wall_s=wall_s if wall_s >= policy.short_run_s else max(wall_s - outside_s, training_s),
         training_s=training_s,
         habitual_s=habitual_s,
@@ -109,12 +115,12 @@ def build_context(tables: Mapping[str, Columns], run: RunShape, policy: StepTime
             if name == "step_time_ms" or name.removesuffix("_ms") in _IN_STEP_KEYS
         },
         host_ms=_host_means(table, lagging),
-        owners=owner_times(tables.get("owner_time", {})),
-        cpus=_cpus(tables.get("system", {})),
-        gpu_busy_share=_gpu_busy_share(tables.get("gpu", {}), tables["step_time"], policy),
+        owners=owner_times(tables.get("owner_time")),
+        cpus=_cpus(tables.get("system")),
+        gpu_busy_share=_gpu_busy_share(tables.get("gpu"), table, policy),
         apart=apart,
-        samples_per_s=_per_second(table, table.samples),
-        tokens_per_s=_per_second(table, table.tokens),
+        samples_per_s=_per_second(table, "samples"),
+        tokens_per_s=_per_second(table, "tokens"),
         metrics=_stats(ranked),
         ranks=rank_means(ranked, table.ranks),
         series=step_series(table, policy.series_blocks),
@@ -124,20 +130,18 @@ def build_context(tables: Mapping[str, Columns], run: RunShape, policy: StepTime
 
 def _ranked_metrics(table: StepTable) -> dict[str, RankedMetric]:
     """Milliseconds per judged step, by metric name; of all steps where warm-up is all there is."""
-    rows = table.judged if table.judged.any() else table.warmup
-    ranks = table.rank[rows]
-    values = {"step_time_ms": table.step_ns[rows], "step_interval_ms": table.interval_ns[rows]}
-    values |= {f"{phase.key}_ms": table.phase_ns[phase][rows] for phase in SERIES_PHASES}
-    ranked = {name: ranked_metric(column, ranks, 1e-6) for name, column in values.items()}
+    weight = table.judged if table.judged.any() else table.warmup
+    columns = {"step_time_ms": "step_ns", "step_interval_ms": "interval_ns"}
+    columns |= {f"{phase.key}_ms": f"{phase.key}_ns" for phase in SERIES_PHASES}
+    ranked = {name: ranked_metric(table.table, column, weight, 1e-6) for name, column in columns.items()}
     return {name: metric for name, metric in ranked.items() if metric is not None}
 
 
 def _stats(ranked: Mapping[str, RankedMetric]) -> dict[str, Stat]:
-    step_ms = ranked["step_time_ms"].pooled.mean
+    step_ms = ranked["step_time_ms"].mean
     return {
         name: stat_of(
-            metric,
-            metric.pooled.mean / step_ms if name.removesuffix("_ms") in _IN_STEP_KEYS and step_ms > 0 else None,
+            metric, metric.mean / step_ms if name.removesuffix("_ms") in _IN_STEP_KEYS and step_ms > 0 else None
         )
         for name, metric in ranked.items()
     }
@@ -150,11 +154,11 @@ def _common(by_rank: Mapping[int, float], lagging: Sequence[int]) -> float:
 
 def _training_seconds(table: StepTable) -> tuple[float, float]:
     """Seconds of training, and seconds of start-up and warm-up; mean over ranks."""
-    around = np.isnan(table.step) & ~table.before
-    edges_ns = np.nan_to_num(table.host_ns[[Phase.STARTUP, Phase.TEARDOWN]]).sum(axis=0)
-    first_ns = np.where(_first_of_rank(table), np.nan_to_num(table.host_ns[Phase.LOADER_START]), 0.0)
-    training_ns = np.where(table.judged | around, table.interval_ns - edges_ns - first_ns, 0.0).sum()
-    outside_ns = np.where(table.before | table.warmup, table.interval_ns, first_ns).sum()
+    weight = np.where(table.around & ~table.before, 1.0, table.judged)
+    edges_ns = np.nan_to_num(table.phase_ns[[Phase.STARTUP, Phase.TEARDOWN]]).sum(axis=0)
+    first_ns = np.where(_first_of_rank(table), np.nan_to_num(table.phase_ns[Phase.LOADER_START]), 0.0)
+    training_ns = ((table.interval_ns - edges_ns - first_ns) * weight).sum()
+    outside_ns = np.where(table.before | (table.warmup > 0), table.interval_ns, first_ns).sum()
     ranks = len(table.ranks)
     return float(training_ns) / ranks / 1e9, float(outside_ns) / ranks / 1e9
 
@@ -163,75 +167,75 @@ def _habits(
     table: StepTable, lagging: Sequence[int], policy: StepTimePolicy
 ) -> tuple[dict[str, float], dict[str, int]]:
     """Habitual seconds and occasions per phase, after warm-up."""
-    around = np.isnan(table.step) & ~table.before
-    first = _first_of_rank(table)
+    outside = np.where(table.around & ~table.before, 1.0, table.judged)
+    later = np.where(_first_of_rank(table), 0.0, outside)
     seconds, often = {}, {}
     for phase in (*IN_STEP, *AROUND_STEP_PHASES):
-        rows = table.judged if phase in IN_STEP else table.judged | around
-        if phase is Phase.LOADER_START:
-            rows = rows & ~first
-        values_ns = table.phase_ns[phase]
-        if np.isnan(values_ns).all():
+        if np.isnan(table.phase_ns[phase]).all():
             continue
-        per_rank = [values_ns[rows & (table.rank == rank)] for rank in table.ranks]
-        sums = [habitual_sum(values, policy.habit_occasions) / 1e9 for values in per_rank]
-        by_rank = dict(zip(table.ranks, sums, strict=True))
-        seconds[phase.key] = _common(by_rank, lagging) if phase in IN_STEP else max(sums)
-        often[phase.key] = max(occasions(values) for values in per_rank)
+        weight = table.judged if phase in IN_STEP else later if phase is Phase.LOADER_START else outside
+        per_rank = table.table.sketches_by_rank(f"{phase.key}_ns", weight)
+        sums = dict.fromkeys(table.ranks, 0.0)
+        sums |= {rank: habitual_total(values, policy.habit_occasions) / 1e9 for rank, values in per_rank.items()}
+        seconds[phase.key] = _common(sums, lagging) if phase in IN_STEP else max(sums.values())
+        often[phase.key] = max(map(occasions, per_rank.values()), default=0)
     return seconds, often
 
 
 def _first_of_rank(table: StepTable) -> np.ndarray:
     """The first step of every rank: what its loader took to start is start-up."""
     first = np.zeros(table.rank.size, bool)
-    places = np.flatnonzero(~np.isnan(table.step))
+    places = np.flatnonzero(~table.around)
     first[places[np.unique(table.rank[places], return_index=True)[1]]] = True
     return first
 
 
 def _host_means(table: StepTable, lagging: Sequence[int]) -> dict[str, float]:
     """Host milliseconds of the in-step phases in steps that have device time as well; empty where none has."""
-    rows = table.judged & table.on_device
-    host = {phase.key: ranked_metric(table.host_ns[phase][rows], table.rank[rows], 1e-6) for phase in STEP_PHASES}
+    host = {phase.key: ranked_metric(table.table, f"host_{phase.key}_ns", table.judged, 1e-6) for phase in STEP_PHASES}
     return {key: _common(metric.rank_means, lagging) for key, metric in host.items() if metric is not None}
 
 
-def _per_second(table: StepTable, amounts: np.ndarray) -> float | None:
+def _per_second(table: StepTable, name: str) -> float | None:
     """So many a second, over all ranks, after warm-up.
 
     The last step is left out where there are others: its interval runs to the end of the loop, not to a next fetch.
     """
     total = 0.0
+    known = np.flatnonzero((table.judged > 0) & (table.table.counts[name] > 0))
+    amounts, spent_ns = table.table.sums[name], table.table.sums[f"{name}_interval_ns"]
+    by_rank = table.table.by_rank(known)
     for rank in table.ranks:
-        rows = np.flatnonzero(table.judged & (table.rank == rank) & ~np.isnan(amounts))
-        rows = rows[:-1] if rows.size > 1 else rows
-        spent_ns = table.interval_ns[rows].sum()
-        if spent_ns <= 0:
+        places = by_rank.get(rank, known[:0])
+        places = places[:-1] if places.size > 1 and table.rows[places[-1]] == 1 else places
+        counted_ns = (spent_ns[places] * table.judged[places]).sum()
+        if counted_ns <= 0:
             return None
-        total += float(amounts[rows].sum() / spent_ns * 1e9)
+        total += float((amounts[places] * table.judged[places]).sum() / counted_ns * 1e9)
     return total or None
 
 
-def _most_a_rank(table: StepTable, rows: np.ndarray) -> int:
-    return max(int((rows & (table.rank == rank)).sum()) for rank in table.ranks)
+def _most_a_rank(table: StepTable, weight: np.ndarray) -> int:
+    return round(float(np.bincount(table.rank, weight * table.rows).max()))
 
 
-def _cpus(system: Columns) -> float | None:
-    known = system["cpus"][~np.isnan(system["cpus"])] if system else np.zeros(0)
-    return float(known[-1]) if known.size else None
+def _cpus(system: ReducedTable | None) -> float | None:
+    return None if system is None else system.last("cpus")
 
 
-def _gpu_busy_share(gpu: Columns, steps: Columns, policy: StepTimePolicy) -> float | None:
+def _gpu_busy_share(gpu: ReducedTable | None, steps: StepTable, policy: StepTimePolicy) -> float | None:
     """How busy the busiest GPU was during the steps; null where it was looked at too seldom."""
-    if not gpu:
+    if gpu is None or gpu.size == 0:
         return None
-    of_steps = ~np.isnan(steps["step"])
-    begin, end = steps["started_ns"][of_steps].min(), steps["started_ns"][of_steps].max()
-    busy = gpu["gpu_utilization_percent"].astype(np.float64)
-    during = (gpu["at_ns"] >= begin) & (gpu["at_ns"] <= end) & ~np.isnan(busy)
-    places = [during & (gpu["gpu_index"] == index) for index in np.unique(gpu["gpu_index"])]
-    means = [float(busy[place].mean()) for place in places if place.sum() >= policy.launch_gpu_samples]
-    return max(means) / 100 if means else None
+    of_steps = ~steps.around
+    begin = steps.table.minima["started_ns"][of_steps].min()
+    end = steps.table.maxima["started_ns"][of_steps].max()
+    during = (gpu.minima["at_ns"] >= begin) & (gpu.maxima["at_ns"] <= end)
+    index = gpu.minima["gpu_index"]
+    places = [during & (index == one) for one in np.unique(index)]
+    name = "gpu_utilization_percent"
+    means = [gpu.mean(name, place) for place in places if gpu.counts[name][place].sum() >= policy.launch_gpu_samples]
+    return max(mean for mean in means if mean is not None) / 100 if means else None
 
 
 _IN_STEP_KEYS = frozenset(phase.key for phase in IN_STEP)

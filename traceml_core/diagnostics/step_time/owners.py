@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from traceml_core.history.reader import Columns
+from traceml_core.statistics.reduced import ReducedTable
 
 
 class OwnerTime(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,29 +22,28 @@ class OwnerTime(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
 
 
-def owner_times(columns: Columns) -> tuple[OwnerTime, ...]:
-    """Sum the rows of `owner_time` by phase and owner, those that spent most first."""
-    if not columns or columns["rank"].size == 0:
+def owner_times(table: ReducedTable | None) -> tuple[OwnerTime, ...]:
+    """Sum `owner_time` by phase and owner, those that spent most first."""
+    if table is None or table.size == 0:
         return ()
-    keys = list(zip(columns["phase"].tolist(), columns["owner"].tolist(), strict=True))
-    names = sorted(set(keys))
-    place = {name: number for number, name in enumerate(names)}
-    owner = np.array([place[key] for key in keys])
-    found = []
-    for number, (phase, name) in enumerate(names):
-        mine = owner == number
-        ranks = columns["rank"][mine]
-        spent = {int(rank): float(columns["spent_ns"][mine][ranks == rank].sum()) for rank in np.unique(ranks)}
-        worst = max(spent, key=lambda rank: spent[rank])
-        longest = float(columns["max_ns"][mine][ranks == worst].max())
-        found.append(
-            OwnerTime(
-                phase=phase,
-                owner=name,
-                spent_s=spent[worst] / 1e9,
-                habitual_s=max(spent[worst] - longest, 0.0) / 1e9,
-                longest_s=longest / 1e9,
-                steps=int(columns["steps"][mine][ranks == worst].sum()),
-            )
-        )
+    keys = list(zip(table.texts["phase"].tolist(), table.texts["owner"].tolist(), strict=True))
+    places: dict[tuple[str, str], list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, []).append(place)
+    found = [_owner_time(phase, owner, table.take(np.array(mine))) for (phase, owner), mine in places.items()]
     return tuple(sorted(found, key=lambda one: (-one.spent_s, one.phase, one.owner)))
+
+
+def _owner_time(phase: str, owner: str, table: ReducedTable) -> OwnerTime:
+    of_rank = table.by_rank()
+    spent = {rank: float(table.sums["spent_ns"][mine].sum()) for rank, mine in of_rank.items()}
+    worst = max(spent, key=lambda rank: spent[rank])
+    longest = float(table.maxima["max_ns"][of_rank[worst]].max())
+    return OwnerTime(
+        phase=phase,
+        owner=owner,
+        spent_s=spent[worst] / 1e9,
+        habitual_s=max(spent[worst] - longest, 0.0) / 1e9,
+        longest_s=longest / 1e9,
+        steps=int(table.sums["steps"][of_rank[worst]].sum()),
+    )

@@ -13,8 +13,9 @@ from traceml_core.diagnostics.run_shape import RunShape
 from traceml_core.diagnostics.step_time.policy import StepTimePolicy
 from traceml_core.diagnostics.step_time.step_table import StepTable
 from traceml_core.diagnostics.thresholds import Threshold
+from traceml_core.history.joined_steps import JoinedSteps
 from traceml_core.statistics.habit import habitual_sum
-from traceml_core.statistics.rank_join import RankJoin, join_rows
+from traceml_core.statistics.rank_join import RankJoin, join_rows, merge_joins
 
 Pattern = Literal["chronic", "rotating", "one-off"]
 
@@ -88,10 +89,14 @@ def lag_thresholds(on_accelerator: bool, policy: StepTimePolicy) -> tuple[Thresh
     return policy.straggler_share_on_cpu, policy.rotating_share_on_cpu
 
 
-def join_of(table: StepTable) -> RankJoin:
-    """The judged steps of a table, joined."""
-    rows = np.flatnonzero(table.judged)
-    return join_rows(table.rank[rows], table.step[rows], table.phase_ns[:, rows])
+def join_of(table: StepTable, beyond: JoinedSteps | None) -> RankJoin:
+    """The judged steps of a table, joined; of a long run those `beyond` the first were, while their rows were there."""
+    single = (table.judged > 0) & (table.rows == 1)
+    if beyond is not None:
+        single &= table.first <= beyond.after_step
+    places = np.flatnonzero(single)
+    head = join_rows(table.rank[places], table.first[places], table.phase_ns[:, places])
+    return head if beyond is None else merge_joins([head, beyond.join])
 
 
 def _usual_lag(join: RankJoin, policy: StepTimePolicy) -> float:

@@ -1,35 +1,36 @@
-"""The step rows of a run, put in order: one row a rank and step, its partition, and what lay around the steps."""
+"""The steps of a run, put in order: an entry for one step of a rank or for several, and what lay around the steps."""
 
 from __future__ import annotations
 
 import msgspec
 import numpy as np
 
-from traceml_core.core.phases import STEP_PHASES, Phase
+from traceml_core.core.phases import Phase
+from traceml_core.diagnostics.redone import redone_share
 from traceml_core.diagnostics.step_time.policy import StepTimePolicy
 from traceml_core.diagnostics.step_time.warmup import warmup_mask
-from traceml_core.history.reader import Columns
+from traceml_core.statistics.derived import IN_STEP
+from traceml_core.statistics.reduced import ReducedTable
 
-IN_STEP = (*STEP_PHASES, Phase.UNATTRIBUTED)
+__all__ = ["IN_STEP", "StepTable", "step_table"]
 
 
 class StepTable(msgspec.Struct, frozen=True, kw_only=True):
-    """Arrays of one length n, ordered by rank, then time.
+    """Arrays of one length n, ordered by rank, then time; each entry is one row of `table`, or several rolled up.
 
-    `step` is NaN on records around steps. `phase_ns` is (number of phases, n): the partition, device time where its
-    events were resolved (`on_device`) and host time elsewhere; `host_ns` is the host's. NaN where not measured.
-    `before` marks what came before a rank's first step, `redone` the steps that a later row did again, `warmup` the
-    steps that are not to be averaged in, `judged` the steps that are. `ranks` are those that have rows.
+    `first` and `last` are the steps of an entry, NaN on records around steps. `phase_ns` is (number of phases, n), the
+    sum over an entry's rows: the partition, device time where its events were resolved and host time elsewhere, NaN
+    where not measured. `around` marks records around steps, `before` what came before a rank's first step. The
+    others are shares of an entry, 0 to 1: `redone` what a later entry did again, `warmup` what is not to be averaged
+    in, `judged` what is. Only where work was redone, in an entry of several steps, does a share lie between the two.
+    `ranks` are those that have entries.
     """
 
-    rank: np.ndarray
-    step: np.ndarray
-    interval_ns: np.ndarray
+    table: ReducedTable
+    first: np.ndarray
+    last: np.ndarray
     phase_ns: np.ndarray
-    host_ns: np.ndarray
-    on_device: np.ndarray
-    samples: np.ndarray
-    tokens: np.ndarray
+    around: np.ndarray
     before: np.ndarray
     redone: np.ndarray
     warmup: np.ndarray
@@ -37,40 +38,48 @@ class StepTable(msgspec.Struct, frozen=True, kw_only=True):
     ranks: tuple[int, ...]
 
     @property
+    def rank(self) -> np.ndarray:
+        """The rank of each entry."""
+        return self.table.rank
+
+    @property
+    def rows(self) -> np.ndarray:
+        """How many steps each entry holds."""
+        return self.table.rows
+
+    @property
+    def interval_ns(self) -> np.ndarray:
+        """The sum of each entry's step intervals."""
+        return self.table.sums["interval_ns"]
+
+    @property
     def step_ns(self) -> np.ndarray:
-        """Step time: the in-step phases and what nothing claimed."""
-        step_ns: np.ndarray = np.nansum(self.phase_ns[list(IN_STEP)], axis=0)
-        return step_ns
+        """The sum of each entry's step times: the in-step phases and what nothing claimed."""
+        return self.table.sums["step_ns"]
 
 
-def step_table(columns: Columns, policy: StepTimePolicy) -> StepTable | None:
-    """Put the columns of `step_time` in order; null where there are no rows."""
-    if not columns or columns["rank"].size == 0:
+def step_table(table: ReducedTable | None, policy: StepTimePolicy) -> StepTable | None:
+    """Put the entries of `step_time` in order; null where there are none."""
+    if table is None or table.size == 0:
         return None
-    order = np.lexsort((columns["started_ns"], _lives(columns["incarnation"]), columns["rank"]))
-    rank, step = columns["rank"][order], columns["step"][order].astype(np.float64)
-    host_ns = np.stack([columns[f"{phase.key}_ns"][order].astype(np.float64) for phase in Phase])
-    phase_ns, on_device = _partition(columns, order, host_ns)
-    is_step = ~np.isnan(step)
-    redone = _redone(rank, step, is_step)
-    kept = is_step & ~redone
-    own_ns = np.nansum(phase_ns[list(IN_STEP[1:])], axis=0)
-    incarnation = columns["incarnation"][order]
-    warmup = kept & warmup_mask(rank, incarnation, step, own_ns, kept, policy)
+    table = table.take(np.lexsort((table.minima["started_ns"], _lives(table.incarnation), table.rank)))
+    first, last = table.minima["step"], table.maxima["step"]
+    is_step = ~np.isnan(first)
+    redone = np.zeros(table.size)
+    redone[is_step] = redone_share(table.rank[is_step], table.incarnation[is_step], first[is_step], last[is_step])
+    kept = is_step & (redone < 1)
+    warmup = warmup_mask(table, first, kept, policy)
     return StepTable(
-        rank=rank,
-        step=step,
-        interval_ns=columns["interval_ns"][order].astype(np.float64),
-        phase_ns=phase_ns,
-        host_ns=host_ns,
-        on_device=on_device,
-        samples=columns["samples"][order].astype(np.float64),
-        tokens=columns["tokens"][order].astype(np.float64),
-        before=_before_first_step(rank, is_step),
+        table=table,
+        first=first,
+        last=last,
+        phase_ns=np.stack([table.sums[f"{phase.key}_ns"] for phase in Phase]),
+        around=~is_step,
+        before=_before_first_step(table, is_step),
         redone=redone,
-        warmup=warmup,
-        judged=kept & ~warmup,
-        ranks=tuple(np.unique(rank).tolist()),
+        warmup=warmup.astype(np.float64),
+        judged=np.where(kept & ~warmup, 1 - redone, 0.0),
+        ranks=tuple(table.ranks),
     )
 
 
@@ -82,32 +91,8 @@ def _lives(incarnation: np.ndarray) -> np.ndarray:
     return lives
 
 
-def _partition(columns: Columns, order: np.ndarray, host_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The partition, and which rows have it from the device."""
-    unclaimed = columns[f"device_{Phase.UNATTRIBUTED.key}_ns"][order].astype(np.float64)
-    on_device = ~np.isnan(unclaimed)
-    if not on_device.any():
-        return host_ns, on_device
-    phase_ns = host_ns.copy()
-    for phase in IN_STEP:
-        device = columns[f"device_{phase.key}_ns"][order].astype(np.float64)
-        phase_ns[phase] = np.where(on_device, device, host_ns[phase])
-    return phase_ns, on_device
-
-
-def _redone(rank: np.ndarray, step: np.ndarray, is_step: np.ndarray) -> np.ndarray:
-    """Steps of which a later row of the same rank exists."""
-    redone = np.zeros(rank.size, bool)
-    places = np.flatnonzero(is_step)
-    by_step = places[np.lexsort((places, step[places], rank[places]))]
-    again = (step[by_step[1:]] == step[by_step[:-1]]) & (rank[by_step[1:]] == rank[by_step[:-1]])
-    redone[by_step[:-1][again]] = True
-    return redone
-
-
-def _before_first_step(rank: np.ndarray, is_step: np.ndarray) -> np.ndarray:
-    before = np.zeros(rank.size, bool)
-    for one in np.unique(rank):
-        mine = np.flatnonzero(rank == one)
+def _before_first_step(table: ReducedTable, is_step: np.ndarray) -> np.ndarray:
+    before = np.zeros(table.size, bool)
+    for mine in table.by_rank().values():
         before[mine] = np.cumsum(is_step[mine]) == 0
     return before

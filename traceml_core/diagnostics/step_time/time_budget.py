@@ -63,7 +63,7 @@ def time_budget(table: StepTable | None, run: RunShape) -> TimeBudget:
 
 def clock_name(table: StepTable) -> ClockName:
     """What measured the in-step parts of the steps."""
-    on_device = table.on_device[~np.isnan(table.step)]
-    if not on_device.any():
+    on_device = float(table.table.sums["on_device"][~table.around].sum())
+    if not on_device:
         return "host"
-    return "device" if on_device.all() else "mixed"
+    return "device" if on_device == table.rows[~table.around].sum() else "mixed"

@@ -11,8 +11,8 @@ from traceml_core.diagnostics.metrics import RankMeans, rank_means, stats_of
 from traceml_core.diagnostics.model import Stat
 from traceml_core.diagnostics.run_shape import RunShape
 from traceml_core.diagnostics.system.policy import SystemPolicy
-from traceml_core.history.reader import Columns
 from traceml_core.statistics.ranked import RankedMetric, ranked_metric
+from traceml_core.statistics.reduced import ReducedTable
 
 TABLES = ("system", "gpu", "step_time")
 """The tables that `build_context` reads; those that are missing are taken for empty."""
@@ -54,106 +54,74 @@ class SystemContext(msgspec.Struct, frozen=True, kw_only=True):
     ranks: tuple[RankMeans, ...]
 
 
-def build_context(tables: Mapping[str, Columns], run: RunShape, policy: SystemPolicy) -> SystemContext | None:
-    """Reduce the tables of `TABLES`; null where no host was looked at."""
-    training = _training(tables.get("step_time", {}))
-    system, gpu = _during(tables.get("system", {}), training), _during(tables.get("gpu", {}), training)
-    if not system and not gpu:
+def build_context(
+    tables: Mapping[str, ReducedTable | None], run: RunShape, policy: SystemPolicy
+) -> SystemContext | None:
+    """Judge the tables of `TABLES`; null where no host was looked at."""
+    training = _training(tables.get("step_time"))
+    system, gpu = _during(tables.get("system"), training), _during(tables.get("gpu"), training)
+    if system is None and gpu is None:
         return None
     ranked = {**_ranked_metrics(system, _HOST_METRICS), **_ranked_metrics(gpu, _GPU_METRICS)}
     cpu = ranked.get("host_cpu_percent")
-    ranks = sorted({int(rank) for columns in (system, gpu) if columns for rank in np.unique(columns["rank"])})
+    limit = None if system is None else system.smallest("memory_limit_bytes")
     return SystemContext(
         run=run,
-        samples=max((int((system["rank"] == rank).sum()) for rank in np.unique(system["rank"])), default=0)
-        if system
-        else 0,
+        samples=0 if system is None else int(np.bincount(system.rank, system.rows).max()),
         host_cpu_percent=None if cpu is None else max(cpu.rank_means.values()),
-        host_memory_share=_memory_share(system),
-        memory_limit_bytes=_whole(_smallest(system, "memory_limit_bytes")),
-        cpus=_smallest(system, "cpus"),
-        gpus=_gpu_loads(gpu, policy),
+        host_memory_share=None if system is None else system.largest("host_memory_share"),
+        memory_limit_bytes=None if limit is None else int(limit),
+        cpus=None if system is None else system.smallest("cpus"),
+        gpus=() if gpu is None else _gpu_loads(gpu),
         metrics=stats_of(ranked),
-        ranks=rank_means(ranked, ranks),
+        ranks=rank_means(ranked, sorted({rank for one in (system, gpu) if one is not None for rank in one.ranks})),
     )
 
 
-def _training(steps: Columns) -> tuple[int, int] | None:
+def _training(steps: ReducedTable | None) -> tuple[float, float] | None:
     """From the first step's start to the last one's end, in Unix nanoseconds; null where there are no steps."""
-    if not steps or steps["rank"].size == 0:
+    if steps is None:
         return None
-    rows = ~np.isnan(steps["step"].astype(np.float64))
+    rows = steps.counts["step"] > 0
     if not rows.any():
         return None
-    ends = steps["started_ns"][rows] + steps["interval_ns"][rows]
-    return int(steps["started_ns"][rows].min()), int(ends.max())
+    return float(steps.minima["started_ns"][rows].min()), float(steps.maxima["ended_ns"][rows].max())
 
 
-def _during(columns: Columns, training: tuple[int, int] | None) -> Columns:
-    """The rows of training, or all of them where training had none."""
-    if not columns or columns["rank"].size == 0:
-        return {}
+def _during(table: ReducedTable | None, training: tuple[float, float] | None) -> ReducedTable | None:
+    """The looks during training, or all of them where training had none; null where there are none at all."""
+    if table is None or table.size == 0:
+        return None
     if training is None:
-        return columns
-    rows = (columns["at_ns"] >= training[0]) & (columns["at_ns"] <= training[1])
-    return {name: values[rows] for name, values in columns.items()} if rows.any() else columns
+        return table
+    rows = (table.maxima["at_ns"] >= training[0]) & (table.minima["at_ns"] <= training[1])
+    return table.take(rows) if rows.any() else table
 
 
-def _ranked_metrics(columns: Columns, names: tuple[str, ...]) -> dict[str, RankedMetric]:
-    if not columns:
+def _ranked_metrics(table: ReducedTable | None, names: tuple[str, ...]) -> dict[str, RankedMetric]:
+    if table is None:
         return {}
-    found = {name: ranked_metric(columns[name].astype(np.float64), columns["rank"]) for name in names}
+    found = {name: ranked_metric(table, name) for name in names}
     return {name: metric for name, metric in found.items() if metric is not None}
 
 
-def _memory_share(system: Columns) -> float | None:
-    if not system:
-        return None
-    shares = system["host_memory_bytes"].astype(np.float64) / system["memory_limit_bytes"].astype(np.float64)
-    return None if np.isnan(shares).all() else float(np.nanmax(shares))
+def _gpu_loads(gpu: ReducedTable) -> tuple[GpuLoad, ...]:
+    index = gpu.minima["gpu_index"].astype(np.int64)
+    keys = sorted(set(zip(gpu.rank.tolist(), index.tolist(), strict=True)))
+    return tuple(_gpu_load(rank, one, gpu.take((gpu.rank == rank) & (index == one))) for rank, one in keys)
 
 
-def _smallest(columns: Columns, name: str) -> float | None:
-    if not columns:
-        return None
-    values = columns[name].astype(np.float64)
-    return None if np.isnan(values).all() else float(np.nanmin(values))
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
-
-
-def _gpu_loads(gpu: Columns, policy: SystemPolicy) -> tuple[GpuLoad, ...]:
-    if not gpu:
-        return ()
-    keys = sorted(set(zip(gpu["rank"].tolist(), gpu["gpu_index"].tolist(), strict=True)))
-    loads = []
-    for rank, index in keys:
-        rows = (gpu["rank"] == rank) & (gpu["gpu_index"] == index)
-        one = {name: values[rows] for name, values in gpu.items()}
-        reasons = one["throttle_reasons"].astype(np.float64)
-        told = reasons[~np.isnan(reasons)].astype(np.int64)
-        loads.append(
-            GpuLoad(
-                rank=rank,
-                index=index,
-                name=str(one["name"][0]),
-                samples=int(rows.sum()),
-                utilization_percent=_mean(one["gpu_utilization_percent"]),
-                memory_share=_mean(one["gpu_memory_used_bytes"] / one["gpu_memory_total_bytes"].astype(np.float64)),
-                temperature_c=_high(one["gpu_temperature_c"]),
-                temperature_limit_c=_smallest(one, "gpu_temperature_limit_c"),
-                power_share=_mean(one["gpu_power_w"] / one["gpu_power_limit_w"].astype(np.float64)),
-                throttled_share=float(((told & policy.throttle_reasons) != 0).mean()) if told.size else None,
-            )
-        )
-    return tuple(loads)
-
-
-def _mean(values: np.ndarray) -> float | None:
-    return None if np.isnan(values).all() else float(np.nanmean(values))
-
-
-def _high(values: np.ndarray) -> float | None:
-    return None if np.isnan(values).all() else float(np.nanquantile(values, 0.95))
+def _gpu_load(rank: int, index: int, looks: ReducedTable) -> GpuLoad:
+    temperature = ranked_metric(looks, "gpu_temperature_c")
+    return GpuLoad(
+        rank=rank,
+        index=index,
+        name=str(looks.texts["name"][0]),
+        samples=int(looks.rows.sum()),
+        utilization_percent=looks.mean("gpu_utilization_percent"),
+        memory_share=looks.mean("gpu_memory_share"),
+        temperature_c=None if temperature is None else temperature.pooled.quantile(0.95),
+        temperature_limit_c=looks.smallest("gpu_temperature_limit_c"),
+        power_share=looks.mean("gpu_power_share"),
+        throttled_share=looks.mean("slowed"),
+    )

@@ -8,11 +8,7 @@ from traceml_core.diagnostics.thresholds import Threshold
 
 
 class SystemPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """Judged are means over the looks during training, of which there must be `smallest_samples`.
-
-    `throttle_reasons` are NVML's bits for slowed clocks: hardware slowdown (0x8), software thermal (0x20), hardware
-    thermal (0x40), power brake (0x80). The power cap (0x4) is normal under load.
-    """
+    """Judged are means over the looks during training, of which there must be `smallest_samples`."""
 
     smallest_samples: int = 5
     host_memory_share: Threshold = Threshold(0.92, 0.98)
@@ -23,7 +19,6 @@ class SystemPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Where the driver does not tell its limit."""
 
     gpu_power_share: Threshold = Threshold(0.97)
-    throttle_reasons: int = 0x8 | 0x20 | 0x40 | 0x80
     throttled_share: Threshold = Threshold(0.10)
     gpu_utilization_percent: float = 30.0
 

@@ -9,9 +9,9 @@ from traceml_core.reporting.sections.process.model import ProcessInputs
 
 
 def load(tables: TablesReadOnce, run: RunShape) -> ProcessInputs:
-    """The tables of this section; those that the history does not have are empty.
+    """The tables of this section; those that the history does not have are null.
 
     Raises:
         HistoryUnreadableError: the file is damaged.
     """
-    return ProcessInputs({name: tables.columns(name) for name in TABLES}, run)
+    return ProcessInputs({name: tables.reduced(name) for name in TABLES}, run)

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import msgspec
 
 from traceml_core.diagnostics.run_shape import RunShape
-from traceml_core.history.reader import Columns
+from traceml_core.statistics.reduced import ReducedTable
 
 
 class ProcessInputs(msgspec.Struct, frozen=True):
     """Rows of the training processes and of their memory, and the run that they belong to."""
 
-    tables: Mapping[str, Columns]
+    tables: Mapping[str, ReducedTable | None]
     run: RunShape

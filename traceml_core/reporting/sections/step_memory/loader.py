@@ -9,9 +9,9 @@ from traceml_core.reporting.sections.step_memory.model import StepMemoryInputs
 
 
 def load(tables: TablesReadOnce, run: RunShape) -> StepMemoryInputs:
-    """The tables of this section; those that the history does not have are empty.
+    """The tables of this section; those that the history does not have are null.
 
     Raises:
         HistoryUnreadableError: the file is damaged.
     """
-    return StepMemoryInputs({name: tables.columns(name) for name in TABLES}, run)
+    return StepMemoryInputs({name: tables.reduced(name) for name in TABLES}, run)

@@ -16,7 +16,7 @@ from traceml_core.reporting.summary import Section, SeriesBlock, TimeBudget
 def build(inputs: StepTimeInputs, live: bool) -> BuiltSection:
     """The section with its series, by the live policy while the run goes on, and the run's budget and throughput."""
     policy = LIVE_STEP_TIME_POLICY if live else SUMMARY_STEP_TIME_POLICY
-    context = build_context(inputs.tables, inputs.run, policy)
+    context = build_context(inputs.tables, inputs.run, policy, inputs.joined)
     diagnosis = diagnose(context, policy)
     if context is None:
         return BuiltSection(section_of(diagnosis, None, ()), _numbers_without_steps(inputs))

@@ -9,9 +9,9 @@ from traceml_core.reporting.sections.step_time.model import StepTimeInputs
 
 
 def load(tables: TablesReadOnce, run: RunShape) -> StepTimeInputs:
-    """The tables of this section; those that the history does not have are empty.
+    """The tables of this section; those that the history does not have are null.
 
     Raises:
         HistoryUnreadableError: the file is damaged.
     """
-    return StepTimeInputs({name: tables.columns(name) for name in TABLES}, run)
+    return StepTimeInputs({name: tables.reduced(name) for name in TABLES}, run, tables.joined_steps())

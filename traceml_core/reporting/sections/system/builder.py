@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from traceml_core.diagnostics.system.api import diagnose
 from traceml_core.diagnostics.system.context import build_context
 from traceml_core.diagnostics.system.policy import LIVE_SYSTEM_POLICY, SUMMARY_SYSTEM_POLICY
-from traceml_core.history.reader import Columns
 from traceml_core.reporting.section_parts import section_of
 from traceml_core.reporting.section_spec import BuiltSection
 from traceml_core.reporting.sections.system.model import SystemInputs
 from traceml_core.reporting.summary import Hardware
+from traceml_core.statistics.reduced import ReducedTable
 
 
 def build(inputs: SystemInputs, live: bool) -> BuiltSection:
@@ -25,18 +23,12 @@ def build(inputs: SystemInputs, live: bool) -> BuiltSection:
     return BuiltSection(section, hardware=_hardware(inputs.tables["system"], inputs.tables["gpu"]))
 
 
-def _hardware(system: Columns, gpus: Columns) -> Hardware:
+def _hardware(system: ReducedTable | None, gpus: ReducedTable | None) -> Hardware:
     """What the job may use, as the samplers of host and GPUs saw it last."""
-    names = dict(zip(gpus["uuid"].tolist(), gpus["name"].tolist(), strict=True)) if gpus else {}
-    memory = _last(system, "memory_limit_bytes")
+    names = {} if gpus is None else dict(zip(gpus.texts["uuid"].tolist(), gpus.texts["name"].tolist(), strict=True))
+    memory = None if system is None else system.last("memory_limit_bytes")
     return Hardware(
-        cpus=_last(system, "cpus"), memory_bytes=None if memory is None else int(memory), gpus=list(names.values())
+        cpus=None if system is None else system.last("cpus"),
+        memory_bytes=None if memory is None else int(memory),
+        gpus=list(names.values()),
     )
-
-
-def _last(columns: Columns, name: str) -> float | None:
-    """The last value of a column that was measured."""
-    if not columns:
-        return None
-    measured = columns[name][~np.isnan(columns[name])]
-    return float(measured[-1]) if measured.size else None

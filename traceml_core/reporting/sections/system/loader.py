@@ -9,9 +9,9 @@ from traceml_core.reporting.sections.system.model import SystemInputs
 
 
 def load(tables: TablesReadOnce, run: RunShape) -> SystemInputs:
-    """The tables of this section; those that the history does not have are empty.
+    """The tables of this section; those that the history does not have are null.
 
     Raises:
         HistoryUnreadableError: the file is damaged.
     """
-    return SystemInputs({name: tables.columns(name) for name in TABLES}, run)
+    return SystemInputs({name: tables.reduced(name) for name in TABLES}, run)
