@@ -16,8 +16,9 @@ from traceml_core.runtime.session import open_session
 from traceml_core.sdk.run_ending import status_of
 from traceml_hf.accelerate_facts import copies_out_of_sight, facts_of, identity_of, store_of
 from traceml_hf.accelerate_loaders import install, remove
-from traceml_hf.accelerate_steps import LoaderRole, StepTracker
+from traceml_hf.accelerate_steps import StepTracker
 from traceml_hf.accelerate_trackers import log_verdict
+from traceml_hf.loader_role import LoaderRole
 from traceml_hf.watched_calls import watch_calls
 
 MARK = "_traceml_attachment"

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from traceml_core.core.phases import H2D, INPUT_WAIT, Phase
 from traceml_core.instrumentation.batch_size import size_of
 from traceml_core.instrumentation.phase_clock import PhaseClock
-from traceml_hf.accelerate_steps import LoaderRole
+from traceml_hf.loader_role import LoaderRole
 
 MISSING: Any = object()
 _OURS = ("__getstate__", "_update_state_dict")

@@ -12,6 +12,7 @@ from traceml_core.instrumentation.gradient_arrival import GradientArrival
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
 from traceml_core.loggers.error_log import fail_open, get_error_logger
+from traceml_hf.loader_role import LoaderRole, joint_size
 
 Method = TypeVar("Method", bound=Callable[..., None])
 _logger = get_error_logger("AccelerateCallback")
@@ -31,27 +32,6 @@ def _event(method: Method) -> Method:
                 raise
 
     return cast(Method, event)
-
-
-class LoaderRole:
-    """What is known of one prepared loader: what its batches lead to.
-
-    `trains` once a batch of it led to a backward; `evaluates` once a batch of it was used by inference only. Training
-    wins whenever both have been seen. `size` is the samples and tokens of the batch that the loop was given last,
-    `fresh` until a backward has used it.
-    """
-
-    __slots__ = ("evaluates", "fresh", "inferred", "loops", "size", "trains", "workers")
-
-    def __init__(self, workers: int = 0) -> None:
-        """A loader that fetches with this many worker processes."""
-        self.workers = workers
-        self.trains = False
-        self.evaluates = False
-        self.inferred = False
-        self.loops = 0
-        self.fresh = False
-        self.size: tuple[int | None, int | None] = (None, None)
 
 
 class StepTracker:
@@ -323,7 +303,7 @@ class StepTracker:
             return
         fresh = [role for role in self._feeding if role.fresh]
         if fresh:
-            self._steps.micro_batch(*_joint_size(fresh))
+            self._steps.micro_batch(*joint_size(fresh))
 
     @_event
     def _optimizer_begins(self, optimizer: Any) -> None:
@@ -398,12 +378,3 @@ class StepTracker:
         self._steps.fetch()
         if self._on_step is not None:
             self._on_step()
-
-
-def _joint_size(roles: list[LoaderRole]) -> tuple[int | None, int | None]:
-    """The samples and tokens of batches that were used together."""
-    for role in roles:
-        role.fresh = False
-    samples = [role.size[0] for role in roles if role.size[0] is not None]
-    tokens = [role.size[1] for role in roles if role.size[1] is not None]
-    return sum(samples) if samples else None, sum(tokens) if tokens else None
