@@ -64,7 +64,7 @@ class TimedEvents:
         ours = self._events.get(event)
         if ours is not None:
             try:
-                ours(**options)
+                ours(**options) if options else ours()
             except Exception:
                 with fail_open(logger, f"hearing of {event}"):
                     raise

@@ -8,6 +8,7 @@ from typing import Any
 from traceml_core.loggers.error_log import get_error_logger, report_failure
 
 TOKEN_KEYS = ("input_ids", "inputs_embeds", "tokens")
+_TOKEN_KEYS = frozenset(TOKEN_KEYS)
 PARTS_LIMIT = 8
 DEPTH_LIMIT = 4
 UNKNOWN = (None, None)
@@ -21,10 +22,15 @@ def size_of(batch: Any) -> tuple[int | None, int | None]:
     elements of `input_ids` of shape (samples, length), padding included.
     """
     try:
-        if type(batch) is list or type(batch) is tuple:  # most are one of these with an array in front
-            shape = getattr(batch[0], "shape", ()) if batch else ()
-            if shape:
-                return int(shape[0]), None
+        # Most batches are one of these, with an array in front.
+        kind, first = type(batch), None
+        if kind is list or kind is tuple:
+            first = batch[0] if batch else None
+        elif kind is dict and _TOKEN_KEYS.isdisjoint(batch):
+            first = next(iter(batch.values()), None)
+        shape = getattr(first, "shape", ())
+        if shape:
+            return int(shape[0]), None
         return _size_of(batch, DEPTH_LIMIT)
     except Exception as error:  # noqa: BLE001 - a batch may be anything, and counting it must never end training
         report_failure(_logger, "counting a batch", error)
