@@ -19,6 +19,7 @@ from traceml_hf.accelerate_loaders import install, remove
 from traceml_hf.accelerate_steps import StepTracker
 from traceml_hf.accelerate_trackers import log_verdict
 from traceml_hf.loader_role import LoaderRole
+from traceml_hf.tracked_forward import TrackedForward
 from traceml_hf.watched_calls import watch_calls
 
 MARK = "_traceml_attachment"
@@ -233,7 +234,7 @@ class Attachment:
         if any(known is model for known in self._models):
             return
         self._models.append(model)
-        self._undo.append(watch_calls(model, self._tracker.forward_begins, self._tracker.forward_ends))
+        self._undo.append(watch_calls(model, functools.partial(TrackedForward, self._tracker)))
         if self._splits:
             self._split_backward(model)
 

@@ -240,7 +240,7 @@ def install(loader: Any, tracker: LoaderListener) -> LoaderRole | None:
     attributes["base_dataloader"] = LoaderProxy(proxied)
     if not hasattr(base, "state_dict"):
         # Asked at every batch, and answered by the absence of that method: a proxy makes the question expensive.
-        attributes["_update_state_dict"] = _nothing
+        attributes["_update_state_dict"] = bool  # does nothing, and sooner than a function of ours
     attributes["__getstate__"] = functools.partial(_state_of, attributes)
     return role
 
@@ -262,10 +262,6 @@ def _state_of(attributes: dict[str, Any]) -> dict[str, Any]:
     if proxied.device is not MISSING:
         state.setdefault("device", proxied.device)
     return state
-
-
-def _nothing() -> None:
-    """What a shard does to remember the state of a loader that has none."""
 
 
 def _itself(base: Any) -> Any:

@@ -9,10 +9,11 @@ from typing import Any
 from traceml_core.core.phases import FORWARD, OPTIMIZER, Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
+from traceml_hf.watched_calls import WatchedCall
 
 
 class TrainerLoop:
-    """Listens to the proxy of the training loader, to the model, and to the trainer's events.
+    """Listens to the proxy of the training loader and to the trainer's events.
 
     The Trainer fetches a whole accumulation window, then trains on it. Between `step_begins` and `step_ends` the loop
     is `in_step`; it is `evaluating` from the first batch of an evaluation on. `has_counted` where a proxy has
@@ -85,7 +86,8 @@ class TrainerLoop:
         self._fetched = True
         self._steps.fetch()
         if role.fresh:
-            self._count_batch(role)
+            role.fresh, self.has_counted = False, True
+            self._steps.micro_batch(*role.size)
 
     def step_begins(self, **_: Any) -> None:
         """The window's batches are there."""
@@ -93,8 +95,10 @@ class TrainerLoop:
         self.evaluating = False
         if not self._fetched:
             self._fetched_unseen()
-        if self._role is not None and self._role.fresh:
-            self._count_batch(self._role)
+        role = self._role
+        if role is not None and role.fresh:
+            role.fresh, self.has_counted = False, True
+            self._steps.micro_batch(*role.size)
         if self._starting:
             self._end_start()
 
@@ -117,22 +121,6 @@ class TrainerLoop:
         """A micro-batch that nobody saw fetched has gone backward."""
         self._steps.micro_batch()
 
-    def forward_begins(self, module: Any) -> None:
-        """The outermost module runs; in eval mode that is an evaluation, told of later."""
-        if module.training and self.is_open:
-            self._note((FORWARD, self._now()))
-
-    def forward_ends(self, module: Any) -> None:
-        """The outermost module has run, or raised."""
-        if module.training and self.is_open:
-            self._note((~FORWARD, self._now()))
-
-    def _count_batch(self, role: Any) -> None:
-        """Count the batch that was handed out last."""
-        role.fresh = False
-        self.has_counted = True
-        self._steps.micro_batch(*role.size)
-
     def _fetched_unseen(self) -> None:
         """Nobody saw the batches fetched (a resumed epoch has another loader): the gap was the wait for them."""
         self.clock.book(Phase.LOADER_START if self._starting else Phase.INPUT_WAIT)
@@ -142,3 +130,22 @@ class TrainerLoop:
         if self._starting:
             self._starting = False
             self.clock.leave(Phase.LOADER_START)
+
+
+class TimedForward(WatchedCall):
+    """The call of the outermost module. In eval mode that is an evaluation, which is told of later."""
+
+    def __init__(self, clock: PhaseClock, module: Any, name: str) -> None:
+        """Time the calls of `module`."""
+        super().__init__(module, name)
+        self._note, self._now = clock.note, clock.now
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """Call the module."""
+        if not self._module.training:
+            return self._call(*inputs, **options)
+        self._note((FORWARD, self._now()))
+        try:
+            return self._call(*inputs, **options)
+        finally:
+            self._note((~FORWARD, self._now()))

@@ -14,7 +14,7 @@ from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.session import Session
 from traceml_hf.accelerate_loaders import install, remove
 from traceml_hf.timed_events import TimedEvents
-from traceml_hf.trainer_loop import TrainerLoop
+from traceml_hf.trainer_loop import TimedForward, TrainerLoop
 from traceml_hf.watched_calls import watch_calls
 
 logger = get_error_logger("Trainer")
@@ -53,7 +53,7 @@ class TrainerWatch:
             self._split_backward(trainer.model)
         self._replace(trainer.accelerator, "backward", self._backward)
         self._replace(trainer.accelerator, "clip_grad_norm_", functools.partial(_in_phase, self._clock, OPTIMIZER))
-        self._undo.append(watch_calls(trainer.model_wrapped, self._loop.forward_begins, self._loop.forward_ends))
+        self._undo.append(watch_calls(trainer.model_wrapped, functools.partial(TimedForward, self._clock)))
 
     def take_off(self) -> None:
         """Leave every instance as it was found. Safe to repeat."""

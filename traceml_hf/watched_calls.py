@@ -7,6 +7,7 @@ copied or pickled to.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -14,37 +15,27 @@ from typing import Any
 CALL, COMPILED_CALL = "_call_impl", "_compiled_call_impl"
 
 
-class WatchedCall:
+class WatchedCall(ABC):
     """Stands in for a module's call, on the instance; a copy or pickle of it is the copied module's own."""
 
-    __slots__ = ("_begins", "_call", "_ends", "_module", "_name")
+    def __init__(self, module: Any, name: str) -> None:
+        """Stand in for what `module` has under `name`."""
+        self._module, self._name, self._call = module, name, getattr(module, name)
 
-    def __init__(self, module: Any, name: str, begins: Callable[[Any], object], ends: Callable[[Any], object]) -> None:
-        """Call `begins` and `ends` with the module around what `module` has under `name`."""
-        self._module, self._name, self._begins, self._ends = module, name, begins, ends
-        self._call = getattr(module, name)
-
+    @abstractmethod
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """Call the module."""
-        self._begins(self._module)
-        try:
-            return self._call(*inputs, **options)
-        finally:
-            self._ends(self._module)
+        """Call the module; tell where its forward begins and ends, also where it raises."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (self._module, self._name)
 
 
-def watch_calls(module: Any, begins: Callable[[Any], object], ends: Callable[[Any], object]) -> Callable[[], object]:
-    """Have `begins(module)` and `ends(module)` called around every forward of a torch module; returns what undoes it.
-
-    `ends` is called also where forward raises.
-    """
+def watch_calls(module: Any, make: Callable[[Any, str], WatchedCall]) -> Callable[[], object]:
+    """Put `make(module, name)` in the place of a torch module's call, which has this name; returns what undoes it."""
     attributes = vars(module)
     name = CALL if attributes.get(COMPILED_CALL) is None else COMPILED_CALL  # the latter after `module.compile()`
-    _pass_unseen_by_the_compiler()
-    before, watched = attributes.get(name), WatchedCall(module, name, begins, ends)
+    before, watched = attributes.get(name), make(module, name)
+    _pass_unseen_by_the_compiler(watched)
     attributes[name] = watched
 
     def undo() -> None:
@@ -57,9 +48,9 @@ def watch_calls(module: Any, begins: Callable[[Any], object], ends: Callable[[An
     return undo
 
 
-def _pass_unseen_by_the_compiler() -> None:
+def _pass_unseen_by_the_compiler(watched: WatchedCall) -> None:
     """Where a watched model is compiled later, its forward is what is compiled, and not our call around it."""
     with suppress(ImportError):
         from torch._C._dynamo.eval_frame import skip_code  # type: ignore[attr-defined]
 
-        skip_code(WatchedCall.__call__.__code__)
+        skip_code(type(watched).__call__.__code__)

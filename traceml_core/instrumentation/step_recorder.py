@@ -137,7 +137,12 @@ class StepRecorder:
             None if step is None else memory,
         )
         self._micro_batches = self._samples = self._tokens = 0
-        self._hand_over((record,) if self._device is None else self._device.close(record))
+        if self._device is not None:
+            self._hand_over(self._device.close(record))
+        elif len(self.queue) < self._queue_limit:
+            self.queue.append(record)
+        else:
+            self.dropped += 1
 
     def _hand_over(self, records: Iterable[StepRecord]) -> None:
         for record in records:

@@ -86,7 +86,7 @@ def free_port() -> int:
 
 FOUND_NONE = "TraceML: rank 1 found no run to join and is not recorded; rank 0 needs a TraceMLCallback that is on\n"
 LOOP = """
-import time
+import os, pathlib, time
 import torch
 from traceml_core.sdk import trace_run
 
@@ -95,6 +95,11 @@ def train(case):
         for batch in run.batches(range(40)):
             with run.step():
                 time.sleep(0.005)
+
+# Both ranks are up: a run of this length is over before a late one could join it.
+pathlib.Path(f"up-{os.environ['RANK']}").touch()
+while len(list(pathlib.Path().glob("up-*"))) < 2:
+    time.sleep(0.01)
 
 train("before")
 torch.distributed.init_process_group("gloo")
