@@ -2,17 +2,15 @@
 
 An Accelerate loader keeps the user's `DataLoader` in the instance attribute `base_dataloader` and iterates that, so a
 stand-in sees every fetch. Two moments lie outside it: when the loop asks for its next batch, and the copy to the
-device that comes before the fetch. `DataLoaderShard.__iter__` reads its own attribute `device` at exactly that moment;
-while a run is open the proxy holds that attribute, and the shard's `__getattr__` asks the proxy for what it lacks.
+device, with which a `DataLoaderShard` answers before it fetches the batch after. So while a run is open such a shard is
+of a kind derived from its own, whose iterations tell when they go on.
 """
 
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Iterator
 from threading import get_ident
-from types import CodeType
 from typing import Any, Protocol
 
 from traceml_core.core.phases import H2D, INPUT_WAIT, Phase
@@ -20,7 +18,6 @@ from traceml_core.instrumentation.batch_size import size_of
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_hf.loader_role import LoaderRole
 
-MISSING: Any = object()
 _OURS = ("__getstate__", "_update_state_dict")
 
 
@@ -57,33 +54,19 @@ class LoaderListener(Protocol):
 
 
 class _Proxied:
-    """What one proxy stands in for, and where the loop over it is.
+    """What one proxy stands in for, and where the loop over it is."""
 
-    `device` is held for the shard with these `attributes`, whose loop runs `loop_code`; elsewhere it is missing.
-    """
+    __slots__ = ("base", "copies", "ended", "opening", "reads_ahead", "role", "tells", "tracker")
 
-    __slots__ = (
-        "attributes",
-        "base",
-        "device",
-        "loop_code",
-        "opening",
-        "reads_ahead",
-        "resumed",
-        "role",
-        "tracker",
-    )
-
-    def __init__(self, base: Any, tracker: LoaderListener, role: LoaderRole, attributes: dict[str, Any]) -> None:
+    def __init__(self, base: Any, tracker: LoaderListener, role: LoaderRole) -> None:
         self.base = base
         self.tracker = tracker
         self.role = role
-        self.attributes = attributes
-        self.device: Any = MISSING
-        self.loop_code: CodeType | None = None
         self.reads_ahead = False
+        self.tells = False  # when the loop goes on: a watched shard does
         self.opening = False  # in the first fetch of an iteration, which reads two batches
-        self.resumed = False  # between the loop's asking for a batch and the next read from the base
+        self.copies = False  # between a shard's going on and its next read from the base
+        self.ended = False  # the base has no more batches
 
 
 class LoaderProxy:
@@ -98,31 +81,6 @@ class LoaderProxy:
     @property  # type: ignore[misc]
     def __class__(self) -> type:
         return type(self._proxied.base)
-
-    @property
-    def device(self) -> Any:
-        """What the shard lacks while this holds it; else the base's own.
-
-        Called by the shard's `__getattr__`, called in turn by whoever reads `shard.device`: its loop does when it has
-        been asked for a batch and is about to move it to the device. It will read `device` once more.
-        """
-        proxied = self._proxied
-        device, tracker = proxied.device, proxied.tracker
-        if device is MISSING:
-            return proxied.base.device
-        reader = sys._getframe(1).f_back
-        if reader is None or reader.f_code is not proxied.loop_code:
-            return device
-        if tracker.is_open and get_ident() == tracker.thread:
-            proxied.resumed = True
-            proxied.attributes["device"] = device
-            if proxied.opening:
-                proxied.opening = False
-            else:
-                tracker.fetch(proxied.role)
-            clock = tracker.clock
-            clock.note((H2D, clock.now()))
-        return device
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._proxied.base, name)
@@ -141,11 +99,10 @@ class LoaderProxy:
         tracker, role = proxied.tracker, proxied.role
         if not tracker.listens():
             return iter(proxied.base)
-        if proxied.resumed:  # an exception ended the last iteration during its copy to the device
-            proxied.resumed = False
-            proxied.attributes.pop("device", None)
+        if proxied.copies:  # an exception ended the last iteration during its copy to the device
+            proxied.copies = False
             tracker.clock.leave(H2D)
-        proxied.opening = proxied.reads_ahead
+        proxied.opening, proxied.ended = proxied.reads_ahead, False
         tracker.loop_begins(role)
         try:
             return _Batches(iter(proxied.base), proxied, tracker, role)
@@ -177,9 +134,8 @@ class _Batches:
             raise StopIteration
         proxied, clock = self._proxied, tracker.clock
         waiting = INPUT_WAIT
-        if proxied.resumed:
-            proxied.resumed = False
-            proxied.attributes.pop("device", None)
+        if proxied.copies:
+            proxied.copies = False
             waiting = H2D  # still on the clock's stack: leaving it leaves the wait as well
         elif not tracker.is_open or get_ident() != tracker.thread:
             return next(batches)
@@ -193,6 +149,7 @@ class _Batches:
         try:
             batch = next(batches)
         except StopIteration:
+            proxied.ended = True
             if role.workers and clock.owner is Phase.INPUT_WAIT:
                 clock.book(Phase.LOADER_START)  # there was nothing left to wait for: the workers were shut down
             raise
@@ -201,6 +158,9 @@ class _Batches:
             if not self._started:
                 self._started = True
                 tracker.loop_begun(role)
+        if proxied.opening and proxied.tells:  # a shard copies the first batch before it reads the second
+            proxied.opening, proxied.copies = False, True
+            clock.note((H2D, clock.now()))
         size = size_of(batch)
         if proxied.reads_ahead:
             self._ahead = size
@@ -214,6 +174,41 @@ class _Batches:
             tracker.loop_closes(self._role)
             self._batches = None
             tracker.loop_ends(self._role)
+
+
+class _WatchedShard:
+    """What a prepared loader is first while a run is open, and then what it was: it tells when its loop goes on."""
+
+    def __iter__(self) -> Iterator[Any]:
+        batches: Iterator[Any] = super().__iter__()  # type: ignore[misc]
+        base = vars(self).get("base_dataloader")
+        return _ShardLoop(batches, base._proxied) if type(base) is LoaderProxy else batches
+
+
+class _ShardLoop:
+    """One iteration over a watched shard, which copies the batch that it is asked for, then reads the next."""
+
+    __slots__ = ("_batches", "_proxied", "_started")
+
+    def __init__(self, batches: Iterator[Any], proxied: _Proxied) -> None:
+        self._batches = batches
+        self._proxied = proxied
+        self._started = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        proxied = self._proxied
+        tracker = proxied.tracker
+        if not self._started:
+            self._started = True
+        elif not proxied.ended and tracker.is_open and get_ident() == tracker.thread:
+            tracker.fetch(proxied.role)
+            proxied.copies = True
+            clock = tracker.clock
+            clock.note((H2D, clock.now()))
+        return next(self._batches)
 
 
 def install(loader: Any, tracker: LoaderListener) -> LoaderRole | None:
@@ -232,12 +227,12 @@ def install(loader: Any, tracker: LoaderListener) -> LoaderRole | None:
     if issubclass(kind, DataLoaderDispatcher) and loader.state.process_index != 0:
         return None
     role = LoaderRole(getattr(base, "num_workers", 0) or 0)
-    proxied = _Proxied(base, tracker, role, attributes)
+    proxied = _Proxied(base, tracker, role)
     proxied.reads_ahead = issubclass(kind, (DataLoaderShard, DataLoaderDispatcher))
-    if issubclass(kind, DataLoaderShard) and "device" in attributes:
-        proxied.loop_code = DataLoaderShard.__iter__.__code__
-        proxied.device = attributes.pop("device")
+    proxied.tells = getattr(kind, "__iter__", None) is DataLoaderShard.__iter__
     attributes["base_dataloader"] = LoaderProxy(proxied)
+    if proxied.tells:
+        _change_kind(loader, type(kind.__name__, (_WatchedShard, kind), {"__module__": kind.__module__}))
     if not hasattr(base, "state_dict"):
         # Asked at every batch, and answered by the absence of that method: a proxy makes the question expensive.
         attributes["_update_state_dict"] = bool  # does nothing, and sooner than a function of ours
@@ -248,6 +243,8 @@ def install(loader: Any, tracker: LoaderListener) -> LoaderRole | None:
 def remove(loader: Any) -> None:
     """Give a prepared loader back what `install` took; does nothing where somebody replaced the proxy."""
     attributes = vars(loader)
+    if issubclass(type(loader), _WatchedShard):
+        _change_kind(loader, type(loader).__bases__[1])
     if type(attributes.get("base_dataloader")) is LoaderProxy:
         attributes.update(_state_of(attributes))
         for name in _OURS:
@@ -257,11 +254,13 @@ def remove(loader: Any) -> None:
 def _state_of(attributes: dict[str, Any]) -> dict[str, Any]:
     """A prepared loader's attributes as they are without us: what a copy of it is made of."""
     state = {name: value for name, value in attributes.items() if name not in _OURS}
-    proxied = state["base_dataloader"]._proxied
-    state["base_dataloader"] = proxied.base
-    if proxied.device is not MISSING:
-        state.setdefault("device", proxied.device)
+    state["base_dataloader"] = state["base_dataloader"]._proxied.base
     return state
+
+
+def _change_kind(loader: Any, kind: type) -> None:
+    """Make `loader` one of this kind. A prepared loader's `__class__` is a property that names its base's."""
+    object.__dict__["__class__"].__set__(loader, kind)
 
 
 def _itself(base: Any) -> Any:
