@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import numpy as np
 import pytest
 from factories import START_NS, join, owner_rows, run_of, step_rows, system_rows, tables_of
@@ -153,6 +154,12 @@ def test_throughput_is_added_over_ranks_and_leaves_out_the_last_interval():
     context = context_of(*ranks)
     assert context.samples_per_s == pytest.approx(2 * 8 / 9.85e-3)
     assert context.tokens_per_s == pytest.approx(2 * 512 / 9.85e-3)
+
+
+def test_throughput_is_null_where_a_rank_was_not_recorded():
+    steps = step_rows(50, samples=8, tokens=512)
+    context = context_of(steps, run=msgspec.structs.replace(run_of(steps), world_size=2))
+    assert (context.samples_per_s, context.tokens_per_s) == (None, None)
 
 
 def test_throughput_is_null_where_batches_do_not_show_it():

@@ -8,11 +8,13 @@ from collections import Counter
 from queue import Empty, SimpleQueue
 
 import pytest
+from session_scripts import wait_for
 from telemetry_factory import make_batch, make_finish, make_hello, make_step_row
 
 from traceml_core.aggregator import service as service_module
 from traceml_core.aggregator.ingest import Ingest
 from traceml_core.aggregator.service import Service
+from traceml_core.history.reader import HistoryReader
 from traceml_core.samplers.step_time import StepTimeRow
 from traceml_core.telemetry.messages import Ack, FromAggregator, Report, Verdict, Welcome
 
@@ -26,6 +28,7 @@ class FakeServer:
     def __init__(self) -> None:
         self.inbox: SimpleQueue = SimpleQueue()
         self.said: SimpleQueue[tuple[bytes, FromAggregator]] = SimpleQueue()
+        self.refused: Counter[str] = Counter()
 
     def receive(self, timeout_ms: int):
         try:
@@ -37,7 +40,8 @@ class FakeServer:
         return messages
 
     def take_refused(self) -> Counter[str]:
-        return Counter()
+        refused, self.refused = self.refused, Counter()
+        return refused
 
     def send(self, peer: bytes, message: FromAggregator) -> None:
         self.said.put((peer, message))
@@ -244,6 +248,15 @@ def test_ranks_that_go_on_for_ever_do_not_keep_it(aggregator, monkeypatch):
         acked = max(acked, getattr(aggregator.answer()[1], "seq", 0))
     assert aggregator.reports.finals == ["interrupted"] or len(aggregator.reports.finals) == 2
     assert 0 < acked <= seq  # it may have ended right after it took the last one
+
+
+def test_what_was_refused_is_kept_while_the_run_goes_on(aggregator, monkeypatch, tmp_path):
+    monkeypatch.setattr(service_module, "FAILURES_INTERVAL_S", 0.02)
+    aggregator.ask(RANK_0, make_hello(0))
+    aggregator.server.refused = Counter({"wrong key": 3})
+    with HistoryReader(tmp_path / "telemetry.sqlite") as reader:
+        wait_for(lambda: reader.failures() == {"refused.wrong key": 3})
+    assert aggregator.reports.finals == []
 
 
 def test_live_summaries_come_sooner_at_first(aggregator):

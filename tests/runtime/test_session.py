@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import threading
 import time
+import weakref
 
 import pytest
 from session_runs import FACTS, aggregator_of, lines, train
@@ -147,6 +149,24 @@ def test_what_must_be_undone_is_undone_before_the_run_ends(open_run):
     session.finish()
     session.close()
     assert ended == [2]
+
+
+def test_a_run_that_is_over_holds_neither_what_it_measured_nor_itself(tmp_path):
+    class Model:
+        pass
+
+    model = Model()
+    session = open_session(resolve_settings({}, runs_dir=str(tmp_path), report="off"), FACTS)
+    session.on_end = lambda held=model: None
+    train(session, 3)
+    session.close()
+    gone = weakref.ref(model), weakref.ref(session), weakref.ref(session._runtime)
+    del model
+    gc.collect()
+    assert gone[0]() is None  # while its adapter still has the session
+    del session
+    gc.collect()
+    assert [one() for one in gone] == [None, None, None]
 
 
 class FakeStore(dict):

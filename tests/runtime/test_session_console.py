@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import pty
 import struct
@@ -11,6 +12,8 @@ import termios
 from pathlib import Path
 
 import pytest
+from session_runs import train
+from session_scripts import summary_in
 
 from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
@@ -59,6 +62,28 @@ def test_without_a_stderr_nothing_is_said_and_stdout_stays_empty(monkeypatch, ca
     say("nobody hears this")
     assert terminal() == Terminal(80, False)
     assert capsys.readouterr().out == ""
+
+
+class BrokenPipe(io.StringIO):
+    """A stream whose reader has gone."""
+
+    def flush(self):
+        raise BrokenPipeError
+
+
+def closed_stream():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("make", [closed_stream, BrokenPipe])
+def test_a_stderr_that_takes_nothing_any_more_stops_nobody(open_run, monkeypatch, make):
+    monkeypatch.setattr(sys, "stderr", make())
+    session = open_run()
+    train(session, 3)
+    session.close()
+    assert summary_in(session.folder).run.steps == 3
 
 
 def test_a_text_ends_in_one_newline(capsys):

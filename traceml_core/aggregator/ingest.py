@@ -127,7 +127,8 @@ class Ingest:
     def keep_failures(self, others: Mapping[str, int]) -> None:
         """Move what failed in this process, and `others`, into the history, where the report finds it."""
         FAILURES.update(others)
-        failures = {edge: count for edge, count in FAILURES.items() if count}
+        # A copy, made at once: the report thread may count something new at any moment.
+        failures = {edge: count for edge, count in dict(FAILURES).items() if count}
         if self._writer is None or not failures:
             return
         try:

@@ -40,6 +40,8 @@ LIVE_INTERVAL_S = 2.0
 FIRST_LIVE_INTERVAL_S = 0.25
 # A live summary may take this part of one core: a long run's takes longer, so there are fewer of them.
 LIVE_SHARE = 0.1
+# What failed or was refused reaches the history this often: a killed aggregator loses no more of it.
+FAILURES_INTERVAL_S = 2.0
 OTHER_RANKS_S = 1.0
 # How long nothing is heard once the owner is gone until what was under way has come in, and until the other ranks
 # count as gone as well: a rank that lives samples itself once a second.
@@ -86,6 +88,7 @@ class Service:
         self._live_interval_s = FIRST_LIVE_INTERVAL_S
         self._live_began = 0.0
         self._live_changes = 0
+        self._failures_due = 0.0
         self._final: Future[Report] | None = None
         self._final_began = 0.0
         self._history_is_read = threading.Event()
@@ -113,6 +116,9 @@ class Service:
             if self._ending_at is None and (self._stopped or self._owner_is_gone()):
                 self._ending_at = now
             self._load_reports()
+            if now >= self._failures_due:
+                self._failures_due = now + FAILURES_INTERVAL_S
+                self._keep_failures()
             self._show_live(now)
             self._make_final(now)
             self._answer_requests()

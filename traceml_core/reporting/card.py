@@ -112,9 +112,9 @@ def _gain(issue: Issue, wall_s: float) -> str | None:
 def _budget(summary: FinalSummary, look: Look) -> list[Text]:
     """A bar for each phase that took time, the largest first, then what nothing claims and what was not recorded."""
     budget = summary.time_budget
-    shown, rest = _shown_parts(budget)
-    if not shown:
+    if not any(part.seconds for part in budget.parts):
         return []
+    shown, rest = _shown_parts(budget)
     ranks = len(recorded_ranks(summary))
     mean = f", mean of {count(ranks)} ranks" if ranks > 1 else ""
     total = Text(f"of {seconds(budget.wall_s)}{mean}", "dim")

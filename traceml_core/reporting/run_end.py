@@ -7,7 +7,7 @@ from traceml_core.reporting.summary import RunSummary
 
 
 def end_of_run(run: RunSummary) -> str | None:
-    """That it failed, was interrupted or still goes on, at which step, with which error; None when it completed."""
+    """That it failed, was interrupted or still goes on, after which step, with which error; None when it completed."""
     if run.status == "completed":
         return None
     if run.status == "running":
@@ -17,13 +17,14 @@ def end_of_run(run: RunSummary) -> str | None:
     verb = "Failed" if run.status == "failed" else "Interrupted"
     error = run.error
     if error is None:
-        return f"{verb} {_where(None, None, run)}: the training process ended without a word."
+        return f"{verb} {_after(run.steps, None)}: the training process ended without a word."
     message = f": {error.message}" if error.message else ""
-    return f"{verb} {_where(error.step, error.global_step, run)} with {error.type}{message}"
+    done = run.steps if error.step is None else error.step
+    return f"{verb} {_after(done, error.global_step)} with {error.type}{message}"
 
 
-def _where(step: int | None, global_step: int | None, run: RunSummary) -> str:
-    if step is None:
-        return f"after step {count(run.steps)}" if run.steps else "before the first step was done"
-    counted = f" (global step {count(global_step)})" if global_step is not None and global_step != step else ""
-    return f"at step {count(step)}{counted}"
+def _after(steps_done: int, global_step: int | None) -> str:
+    if steps_done == 0:
+        return "before the first step was done"
+    counted = f" (global step {count(global_step)})" if global_step is not None and global_step != steps_done else ""
+    return f"after step {count(steps_done)}{counted}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -26,8 +27,10 @@ def say(message: str) -> None:
 
 
 def show(text: str) -> None:
-    """Write a text and the end of its last line to stderr; where there is no stderr, nowhere."""
-    if sys.stderr is not None:
+    """Write a text and the end of its last line to stderr; where there is none, or it is closed or broken, nowhere."""
+    if sys.stderr is None:
+        return
+    with suppress(OSError, ValueError):  # ValueError: it is closed, or lacks a letter
         sys.stderr.write(text.rstrip("\n") + "\n")
         sys.stderr.flush()
 

@@ -199,6 +199,8 @@ class RuntimeHandle:
         """End the sender; what it has not sent is lost. Safe to call more than once, and in a forked child."""
         if self.is_ours and not self.is_stopped:
             self.is_stopped = True
+            if self in _RUNNING:
+                _RUNNING.remove(self)
             self._sender.stop(min(timeout_s, STOP_LIMIT_S))
 
 
@@ -268,7 +270,7 @@ def start_runtime(
     Raises:
         RuntimeError: no thread can be started.
     """
-    if _RUNNING and _RUNNING[0].is_ours and not _RUNNING[0].is_stopped:
+    if _RUNNING and _RUNNING[0].is_ours:
         return JoinedRuntimeHandle(_RUNNING[0])
     context = SamplerContext(
         identity=identity,

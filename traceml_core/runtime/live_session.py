@@ -115,9 +115,10 @@ class LiveSession(Session):
             return None
         if not self._finished:
             self._finished = True
+            undo, self.on_end = self.on_end, None  # it holds the adapter's models: no longer than they are trained
             with fail_open(logger, "undoing what the adapter did"):
-                if self.on_end is not None:
-                    self.on_end()
+                if undo is not None:
+                    undo()
             with fail_open(logger, "finishing the run"):
                 self._end(runtime, status, error)
         return None if runtime.report is None else runtime.report.verdict

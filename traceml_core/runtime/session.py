@@ -6,6 +6,7 @@ This is the only thing of the runtime that adapters and the sdk touch.
 from __future__ import annotations
 
 import sys
+import weakref
 from time import perf_counter_ns
 
 from traceml_core.core.identity import RankIdentity
@@ -47,8 +48,9 @@ def open_session(
     if sys.platform == "win32":
         _say_off_once()
         return Session(started_ns)
-    if _OPEN and _OPEN[0].is_open:
-        return JoinedSession(_OPEN[0], facts)
+    first = _OPEN[0]() if _OPEN else None
+    if first is not None and first.is_open:
+        return JoinedSession(first, facts)
     session: LiveSession | None = None
     try:
         session = LiveSession(settings, facts, identity or RankIdentity(), started_ns)
@@ -59,7 +61,7 @@ def open_session(
             if session is not None:
                 session.stop()
         return Session(started_ns)
-    _OPEN[:] = [session]
+    _OPEN[:] = [weakref.ref(session)]
     return session
 
 
@@ -75,5 +77,6 @@ def _say_off_once() -> None:
         say("Windows is not supported; nothing is recorded")
 
 
-_OPEN: list[LiveSession] = []
+# Weak: a run that is over is let go of with whoever opened it.
+_OPEN: list[weakref.ref[LiveSession]] = []
 _SAID_OFF: list[bool] = []

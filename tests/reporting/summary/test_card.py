@@ -65,6 +65,18 @@ def test_time_that_the_rows_do_not_account_for_is_admitted():
     assert "not recorded" not in plain(make_summary(coverage_share=0.998))
 
 
+def test_a_run_whose_time_is_nearly_all_unattributed_says_so():
+    shares = {Phase.STARTUP: 0.003, Phase.TEARDOWN: 0.001, Phase.FORWARD: None, Phase.UNATTRIBUTED: 0.99}
+    card = plain(make_summary(shares=shares))
+    assert "Where the time went" in card
+    assert "99%" in row_of(card, "unattributed") and "<1%" in row_of(card, "the rest")
+    assert "Not measured here, so unattributed: forward." in card
+
+
+def test_a_run_whose_time_is_not_known_has_no_account_of_it():
+    assert "Where the time went" not in plain(make_summary(shares=dict.fromkeys(Phase)))
+
+
 def test_a_phase_that_cannot_be_measured_is_named_and_not_shown_as_zero():
     card = plain(make_summary(shares={Phase.FORWARD: 0.9, Phase.OPTIMIZER: None, Phase.UNATTRIBUTED: 0.1}))
 
@@ -97,15 +109,19 @@ def test_gpu_numbers_are_shown_where_there_is_a_gpu():
     [
         (
             {"status": "failed", "error": make_error(global_step=1057)},
-            "Failed at step 57 (global step 1,057) with ValueError: shapes do not match",
+            "Failed after step 57 (global step 1,057) with ValueError: shapes do not match",
         ),
         (
             {"status": "failed", "error": make_error(step=None, message=None), "steps": 0},
             "Failed before the first step was done with ValueError",
         ),
         (
+            {"status": "failed", "error": make_error(step=0, global_step=0)},
+            "Failed before the first step was done with ValueError: shapes do not match",
+        ),
+        (
             {"status": "interrupted", "error": make_error(type="KeyboardInterrupt", message="")},
-            "Interrupted at step 57 with KeyboardInterrupt",
+            "Interrupted after step 57 with KeyboardInterrupt",
         ),
         ({"status": "interrupted"}, "Interrupted after step 400: the training process ended without a word."),
         ({"status": "running"}, "Still running, after 400 steps."),

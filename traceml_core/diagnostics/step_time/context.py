@@ -119,8 +119,8 @@ def build_context(
         cpus=_cpus(tables.get("system")),
         gpu_busy_share=_gpu_busy_share(tables.get("gpu"), table, policy),
         apart=apart,
-        samples_per_s=_per_second(table, "samples"),
-        tokens_per_s=_per_second(table, "tokens"),
+        samples_per_s=_per_second(table, "samples", run),
+        tokens_per_s=_per_second(table, "tokens", run),
         metrics=_stats(ranked),
         ranks=rank_means(ranked, table.ranks),
         series=step_series(table, policy.series_blocks),
@@ -196,11 +196,13 @@ def _host_means(table: StepTable, lagging: Sequence[int]) -> dict[str, float]:
     return {key: _common(metric.rank_means, lagging) for key, metric in host.items() if metric is not None}
 
 
-def _per_second(table: StepTable, name: str) -> float | None:
-    """So many a second, over all ranks, after warm-up.
+def _per_second(table: StepTable, name: str, run: RunShape) -> float | None:
+    """So many a second, over all ranks, after warm-up; null where a rank was not recorded, or does not show it.
 
     The last step is left out where there are others: its interval runs to the end of the loop, not to a next fetch.
     """
+    if len(table.ranks) < run.world_size:
+        return None
     total = 0.0
     known = np.flatnonzero((table.judged > 0) & (table.table.counts[name] > 0))
     amounts, spent_ns = table.table.sums[name], table.table.sums[f"{name}_interval_ns"]
