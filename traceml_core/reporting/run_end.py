@@ -17,9 +17,16 @@ def end_of_run(run: RunSummary) -> str | None:
     verb = "Failed" if run.status == "failed" else "Interrupted"
     error = run.error
     if error is None:
-        return f"{verb} {_where(None, None, run)}: the training process ended without a word."
+        return f"{verb} {_where(None, None, run)}: {_silence(run)}"
     message = f": {error.message}" if error.message else ""
     return f"{verb} {_where(error.step, error.global_step, run)} with {error.type}{message}"
+
+
+def _silence(run: RunSummary) -> str:
+    """What is known where nobody told why it ended."""
+    if run.framework == "ray":  # its owner trains nothing
+        return "the actor that records it ended without a word; training may have gone on."
+    return "the training process ended without a word."
 
 
 def _where(step: int | None, global_step: int | None, run: RunSummary) -> str:
