@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ray.train import RunConfig
 from ray.train.torch import TorchTrainer
 
 from traceml_core.core.settings import SettingsArguments, resolve_settings
@@ -38,16 +39,15 @@ class TraceMLTorchTrainer(TorchTrainer):
         """
         self._settings = resolve_settings(**(traceml or {}))
         self._loop = train_loop_per_worker
-        self._arguments = arguments
-        super().__init__(train_loop_per_worker, **arguments)
+        # A RunConfig draws its own name, under which Ray keeps what was trained: every `fit` has this one.
+        self._arguments = {**arguments, "run_config": arguments.get("run_config") or RunConfig()}
+        super().__init__(train_loop_per_worker, **self._arguments)
 
     def fit(self) -> Any:
         """Train as TorchTrainer does, and print the report. Returns and raises what that does."""
         run = open_fit_run(self._settings, self._arguments.get("scaling_config"))
         if run is None:
             return super().fit()
-        try:
+        with run:
             loop = recorded_loop(self._loop, run.worker_settings, run.aggregator)
             return TorchTrainer(loop, **self._arguments).fit()
-        finally:
-            run.close()

@@ -16,13 +16,20 @@ def recorded_loop(loop: Callable[..., Any], settings: dict[str, Any], aggregator
 
     @functools.wraps(loop)  # Ray counts the parameters
     def run_loop(*arguments: Any) -> Any:
+        recorded: Callable[..., Any] | None = None
         try:
             from traceml_ray.worker_run import run_recorded
+
+            recorded = run_recorded
         except ImportError as error:
             import sys
 
             sys.stderr.write(f"TraceML: a worker is not recorded ({error}); install traceml-callbacks on every node\n")
-            return loop(*arguments)
-        return run_recorded(loop, arguments, settings, aggregator)
+        try:
+            return loop(*arguments) if recorded is None else recorded(loop, arguments, settings, aggregator)
+        except BaseException as error:
+            # This frame is not the user's. Raised on like this, an error does not get it again (Python 3.11).
+            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+            raise
 
     return run_loop

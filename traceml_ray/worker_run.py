@@ -86,14 +86,15 @@ def _ticket_of(aggregator: Any, rank: int) -> FindTicket:
 
     def find_ticket(stopped: threading.Event) -> Ticket | None:
         ticket: Ticket | None = None
+        is_answered = False
         with fail_open(logger, "asking for the run's ticket"):
             answer = aggregator.ticket.remote()
             until_s = time.monotonic() + FETCH_LIMIT_S
             while not stopped.is_set() and time.monotonic() < until_s:
                 if ray.wait([answer], timeout=LOOK_INTERVAL_S)[0]:
-                    ticket = ray.get(answer)
+                    ticket, is_answered = ray.get(answer), True
                     break
-        if ticket is None and not stopped.is_set():
+        if not is_answered and not stopped.is_set():  # an actor that has no run is not silent: its driver has said why
             say(f"rank {rank} found no run to join and is not recorded; the run's recording actor does not answer")
         return ticket
 

@@ -12,6 +12,7 @@ import threading
 from datetime import datetime, timezone
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -166,6 +167,14 @@ def test_a_manifest_comes_back_as_it_was_written(tmp_path):
     write_manifest(folder, manifest)
     assert read_manifest(folder.path) == manifest
     assert open_run_folder(folder.path) == RunFolder(folder.path, folder.run_id, "a")
+
+
+def test_a_manifest_from_before_owners_told_of_the_end_is_read(tmp_path):
+    folder = create(runs_dir=str(tmp_path), name="a")
+    told = msgspec.to_builtins(make_manifest(folder))
+    del told["ending"]
+    folder.manifest.write_bytes(msgspec.json.encode(told))
+    assert read_manifest(folder.path) == make_manifest(folder)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b"\xff"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from traceml_core.core.run_folder import Ending, OwnerError
 from traceml_core.diagnostics.run_shape import RunShape, run_shape_of
 from traceml_core.history.reader import RankRecord
 from traceml_core.telemetry.facts import LoaderFacts, RunFacts
@@ -74,3 +75,31 @@ def test_facts_are_passed_on():
     shape = RunShape(facts=facts)
     assert (shape.on_accelerator, shape.loader.num_workers, shape.unmeasured) == (True, 3, ("optimizer",))
     assert run_shape_of([record(world_size=8)], facts).world_size == 8
+
+
+def ending(*errors, status="failed"):
+    return Ending(status=status, errors=tuple(OwnerError(rank=rank, type=kind, message=None) for rank, kind in errors))
+
+
+def test_the_owners_word_on_the_end_goes_before_that_of_the_ranks_and_of_whoever_reads():
+    records = [record(0, status="running"), record(1, status="completed")]
+    assert run_shape_of(records, None, status="interrupted", ending=ending(status="completed")).status == "completed"
+    assert run_shape_of(records, None, ending=ending()).status == "failed"
+
+
+def test_what_a_rank_died_of_goes_before_what_others_met_because_of_it():
+    met = RunError("RuntimeError", "connection closed by peer", 3, 3)
+    records = [record(0, status="failed", error=met), record(1, status="running")]
+    heard = ending((0, "RuntimeError"), (1, "ActorDiedError"))
+    assert run_shape_of(records, None, ending=heard).error.type == "ActorDiedError"
+
+
+def test_an_error_of_which_its_rank_told_more_is_the_ranks():
+    told = RunError("KeyError", "x", 3, 3)
+    records = [record(0, status="failed", error=told), record(1, status="running")]
+    assert run_shape_of(records, None, ending=ending((0, "KeyError"))).error == told
+
+
+def test_where_no_rank_told_of_an_error_the_owners_is_the_runs():
+    records = [record(0, status="completed")]
+    assert run_shape_of(records, None, ending=ending((None, "ControllerError"))).error.type == "ControllerError"

@@ -154,6 +154,15 @@ def test_steps_without_batches_begin_with_their_blocks(sessions):
     assert len(sessions[0].numbered) == 4
 
 
+def test_a_loop_that_goes_on_from_a_checkpoint_numbers_its_steps_on(sessions):
+    with trace_run() as run:
+        run.start_at(100)
+        for _ in range(2):
+            with run.step():
+                pass
+    assert [record.step for record in sessions[0].numbered] == [101, 102]
+
+
 def test_a_validation_over_batches_is_validation_and_no_step(sessions):
     with trace_run() as run:
         for _ in range(2):

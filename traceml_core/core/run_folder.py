@@ -10,6 +10,7 @@ import sys
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -69,8 +70,26 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     birth: str | None
 
 
+class OwnerError(msgspec.Struct, frozen=True, kw_only=True):
+    """An error of which the owner of a run heard; `rank` is null where it is no single rank's."""
+
+    rank: int | None
+    type: str
+    message: str | None
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended, by the word of an owner that is no rank of it: ranks that died could not tell it."""
+
+    status: Literal["completed", "failed", "interrupted"]
+    errors: tuple[OwnerError, ...] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a run before anything is measured. `started_at` is ISO 8601 UTC."""
+    """What is known of a run beside what is measured. `started_at` is ISO 8601 UTC.
+
+    `ending` is null until the owner tells it, and where the owner is a rank, which tells of itself.
+    """
 
     schema_version: str = MANIFEST_VERSION
     run_id: str
@@ -78,6 +97,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str
     labels: dict[str, str]
     owner: Owner
+    ending: Ending | None = None
 
 
 class RunLookupError(LookupError):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from traceml_core.core.run_folder import Ending
 from traceml_core.history.reader import RankRecord
 from traceml_core.telemetry.facts import LoaderFacts, RunFacts
 from traceml_core.telemetry.messages import RunError, RunStatus
@@ -63,12 +64,18 @@ class RunShape(msgspec.Struct, frozen=True, kw_only=True):
         return self.facts.unmeasured if self.facts is not None else ()
 
 
-def run_shape_of(records: Sequence[RankRecord], facts: RunFacts | None, *, status: RunStatus | None = None) -> RunShape:
+def run_shape_of(
+    records: Sequence[RankRecord],
+    facts: RunFacts | None,
+    *,
+    status: RunStatus | None = None,
+    ending: Ending | None = None,
+) -> RunShape:
     """The shape of a run from what its ranks said.
 
     `records` are in the order in which they came: the wall clock may be set between two lives of one rank. `status` is
     given by whoever knows better than the ranks (an aggregator whose owner is gone); else a rank that failed makes the
-    run failed, and so on by how much it matters.
+    run failed, and so on by how much it matters. `ending` is the owner's word, and goes before both.
     """
     ranks = []
     for rank in sorted({record.rank for record in records}):
@@ -78,14 +85,27 @@ def run_shape_of(records: Sequence[RankRecord], facts: RunFacts | None, *, statu
     last = list({record.rank: record for record in records}.values())
     stati = {record.status for record in last}
     told: RunStatus = next((one for one in _BY_WEIGHT if one in stati), "running")
-    errors = [record.error for record in sorted(last, key=_weight) if record.error is not None]
+    if ending is not None:
+        status = ending.status
     return RunShape(
         ranks=tuple(ranks),
         world_size=max((record.world_size for record in records), default=1),
         facts=facts,
         status=status if status is not None else told,
-        error=errors[0] if errors else None,
+        error=_cause(last, ending),
     )
+
+
+def _cause(last: Sequence[RankRecord], ending: Ending | None) -> RunError | None:
+    """What ended the run. A rank that died could not say so, and others may have failed because of that."""
+    told = [record.error for record in sorted(last, key=_weight) if record.error is not None]
+    heard = () if ending is None else ending.errors
+    spoke = {record.rank for record in last if record.status != "running"}
+    unsaid = [error for error in heard if error.rank is not None and error.rank not in spoke]
+    if told and not unsaid:
+        return told[0]
+    first = next(iter([*unsaid, *heard]), None)
+    return None if first is None else RunError(first.type, first.message)
 
 
 def _weight(record: RankRecord) -> tuple[int, int]:

@@ -215,6 +215,9 @@ def _notes(summary: FinalSummary) -> list[str]:
         notes.append(f"{count(telemetry.rows_lost)} of {count(total)} rows were lost; the numbers miss them")
     if telemetry.redone_steps:
         notes.append(f"{count(telemetry.redone_steps)} steps were done again after a restart; their last doing counts")
+    elif telemetry.incarnations > summary.run.world_size:
+        starts, ranks = count(telemetry.incarnations), count(summary.run.world_size)
+        notes.append(f"Ranks were started anew in this run ({starts} starts, {ranks} ranks); no step was done twice")
     if telemetry.unended_ranks and summary.run.status in ("completed", "failed"):
         notes.append(f"{_ranks(telemetry.unended_ranks)} did not say how it ended; its last seconds may be missing")
     refused = {edge: times for edge, times in telemetry.failures.items() if edge.startswith(REFUSED)}

@@ -120,7 +120,8 @@ def write_final_json(folder: Path, summary: FinalSummary, *, synced: bool = True
 
 def _stored_run(folder: Path, reader: HistoryReader, status: RunStatus | None) -> StoredRun:
     manifest, ranks = read_manifest(folder), reader.ranks()
-    shape = run_shape_of(ranks, reader.facts(), status=status or status_of(manifest, ranks))
+    ending = None if manifest is None else manifest.ending
+    shape = run_shape_of(ranks, reader.facts(), status=status or status_of(manifest, ranks), ending=ending)
     return StoredRun(folder=folder, manifest=manifest, ranks=ranks, shape=shape)
 
 

@@ -17,7 +17,7 @@ def end_of_run(run: RunSummary) -> str | None:
     verb = "Failed" if run.status == "failed" else "Interrupted"
     error = run.error
     if error is None:
-        return f"{verb} {_after(run.steps, None)}: the training process ended without a word."
+        return f"{verb} {_after(run.steps, None)}: {_silence(run)}"
     message = f": {error.message}" if error.message else ""
     done = run.steps if error.step is None else error.step
     return f"{verb} {_after(done, error.global_step)} with {error.type}{message}"
@@ -28,3 +28,10 @@ def _after(steps_done: int, global_step: int | None) -> str:
         return "before the first step was done"
     counted = f" (global step {count(global_step)})" if global_step is not None and global_step != steps_done else ""
     return f"after step {count(steps_done)}{counted}"
+
+
+def _silence(run: RunSummary) -> str:
+    """What is known where nobody told why it ended."""
+    if run.framework == "ray":  # its owner trains nothing
+        return "the actor that records it ended without a word; training may have gone on."
+    return "the training process ended without a word."

@@ -1,13 +1,23 @@
-"""What the owner of a run does before it starts the aggregator, be it rank 0 or an actor: it makes the run's folder."""
+"""What the owner of a run does to its folder, be it rank 0 or an actor: it makes it, and may say there how it ended."""
 
 from __future__ import annotations
 
 import os
 from datetime import datetime, timezone
 
+import msgspec
+
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.process_birth import birth_of
-from traceml_core.core.run_folder import Manifest, Owner, RunFolder, create_run_folder, write_manifest
+from traceml_core.core.run_folder import (
+    Ending,
+    Manifest,
+    Owner,
+    RunFolder,
+    create_run_folder,
+    read_manifest,
+    write_manifest,
+)
 from traceml_core.core.settings import Settings
 from traceml_core.loggers.error_log import open_error_log
 
@@ -24,6 +34,17 @@ def claim_run_folder(settings: Settings) -> RunFolder:
     open_error_log(folder.errors_log)
     write_manifest(folder, _manifest(folder, settings))
     return folder
+
+
+def tell_ending(folder: RunFolder, ending: Ending) -> None:
+    """Say how the run ended, before the aggregator is stopped: its report then says so, whatever its ranks said.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    manifest = read_manifest(folder.path)
+    if manifest is not None:
+        write_manifest(folder, msgspec.structs.replace(manifest, ending=ending))
 
 
 def _manifest(folder: RunFolder, settings: Settings) -> Manifest:

@@ -116,6 +116,13 @@ class TracedRun:
             self._measured(_PHASES[name])
         return mark
 
+    def start_at(self, step: int) -> None:
+        """Say, before the first step, how many steps were done before this loop: it goes on from a checkpoint.
+
+        Steps that are done again after a restart are told by their numbers.
+        """
+        self._session.steps.start_at(step)
+
     def describe(self, **facts: Any) -> None:
         """Tell what the run is: fields of `RunFacts`, such as `device`, `precision`, `batch_size`, `accumulation`.
 

@@ -5,12 +5,34 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from traceml_core.history.reader import HistoryReader, HistoryUnreadableError
+
 STEP_S = 0.01
+LIMIT_S = 120.0
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    """Wait until something is true."""
+    until_s = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+
+
+def has_stored(config: dict[str, Any], rank: int, steps: int) -> bool:
+    """Whether so many steps of a rank are in the history of the test's run, so that no death can take them."""
+    for history in Path(config["folder"]).glob("runs/*/telemetry.sqlite"):
+        with suppress(HistoryUnreadableError), HistoryReader(history) as reader:  # it may just be being made
+            rows = reader.columns("step_time")
+            return bool(rows) and int(((rows["rank"] == rank) & (rows["step"] > 0)).sum()) >= steps
+    return False
 
 
 class Samples(torch.utils.data.Dataset):
@@ -48,22 +70,23 @@ def slow_data(config: dict[str, Any]) -> None:
 
 
 def rank_1_is_killed(config: dict[str, Any]) -> None:
-    """Steps without any data; after two seconds rank 1's process is killed."""
+    """Steps without any data; once a hundred of each rank are stored, rank 1's process is killed."""
     import ray.train
 
     from traceml_core.sdk import trace_run
 
     dies = ray.train.get_context().get_world_rank() == 1
     with trace_run() as run:
-        for step in range(600):
+        for step in range(6000):
             with run.step(), run.phase("forward"):
                 time.sleep(STEP_S)
-            if dies and step == 200:
+            if dies and step == 110:
+                wait_for(lambda: has_stored(config, 0, 100) and has_stored(config, 1, 100))
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
 def until_told(config: dict[str, Any]) -> None:
-    """Steps until the test says that it is enough."""
+    """Steps until the test says that it is enough; it hears when ninety are stored."""
     from traceml_core.sdk import trace_run
 
     started, enough = Path(config["folder"]) / "started", Path(config["folder"]) / "enough"
@@ -72,6 +95,7 @@ def until_told(config: dict[str, Any]) -> None:
             with run.step(), run.phase("forward"):
                 time.sleep(STEP_S)
             if step == 100:
+                wait_for(lambda: has_stored(config, 0, 90))
                 started.touch()
             if enough.exists():
                 break
@@ -114,7 +138,7 @@ def lightning_that_fails(config: dict[str, Any]) -> None:
 
 
 def hugging_face_killed_once(config: dict[str, Any]) -> None:
-    """A Trainer with a callback of ours; its process is killed after 100 of 150 steps, the next is not."""
+    """A Trainer with a callback of ours; its process is killed after 70 of 100 steps, the next is not."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from traceml_hf import TraceMLCallback
@@ -133,7 +157,8 @@ def hugging_face_killed_once(config: dict[str, Any]) -> None:
 
     class Kill(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if state.global_step == 100 and not mark.exists():
+            if state.global_step == 70 and not mark.exists():
+                wait_for(lambda: has_stored(config, 0, 60))
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -150,4 +175,4 @@ def hugging_face_killed_once(config: dict[str, Any]) -> None:
         use_cpu=True,
     )
     callbacks = [TraceMLCallback(runs_dir=config["folder"] + "/other"), Kill()]
-    Trainer(Model(), arguments, data_collator=collate, train_dataset=Samples(300), callbacks=callbacks).train()
+    Trainer(Model(), arguments, data_collator=collate, train_dataset=Samples(200), callbacks=callbacks).train()

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+import traceml_core
+
+PLACE = Path(traceml_core.__file__).parents[1]
+
+
+def ray_imports(package: str) -> Iterator[str]:
+    """The modules of Ray that a package imports, those inside of functions too."""
+    for path in (PLACE / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [one.name for one in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [f"{node.module}.{one.name}" for one in node.names]
+            else:
+                continue
+            yield from (name for name in names if name.partition(".")[0] == "ray")
 
 
 def python(script: str) -> subprocess.CompletedProcess[str]:
@@ -16,6 +36,14 @@ def test_importing_the_package_loads_no_framework():
     frameworks = ("ray", "torch", "lightning", "pytorch_lightning", "transformers", "accelerate")
     done = python(f"import sys, traceml_ray; print([name for name in {frameworks} if name in sys.modules])")
     assert done.stdout.strip() == "[]"
+
+
+def test_ray_is_imported_by_its_adapter_alone_and_only_what_is_public_of_it():
+    others = ("traceml_core", "traceml_lightning", "traceml_hf")
+    assert [name for package in others for name in ray_imports(package)] == []
+    imported = set(ray_imports("traceml_ray"))
+    assert {"ray", "ray.train.torch"} <= imported
+    assert [name for name in imported if "._" in name or ".v2." in name] == []
 
 
 @pytest.mark.slow

@@ -17,13 +17,22 @@ from run_factory import GIB, HEALTHY_MS, make_run_folder
 from validation import assert_valid_summary
 
 from traceml_core.core.phases import Phase
-from traceml_core.core.run_folder import Manifest, Owner, RunFolder, write_manifest
+from traceml_core.core.run_folder import (
+    Ending,
+    Manifest,
+    Owner,
+    OwnerError,
+    RunFolder,
+    open_run_folder,
+    write_manifest,
+)
 from traceml_core.history.reader import HistoryUnreadableError
 from traceml_core.loggers.error_log import close_error_log, open_error_log
 from traceml_core.reporting import final
 from traceml_core.reporting.card import render_card
 from traceml_core.reporting.final import SECTIONS, build_summary, write_final
 from traceml_core.reporting.verdict import verdict_of
+from traceml_core.runtime.run_opening import tell_ending
 from traceml_core.telemetry.messages import RunError
 
 SLOW_LOADER_MS = {**HEALTHY_MS, Phase.INPUT_WAIT: 20.0}
@@ -142,6 +151,19 @@ def test_of_a_step_done_twice_the_later_one_counts_though_the_wall_clock_was_set
 def test_a_rank_that_never_said_how_it_ended_is_named(tmp_path):
     summary = build_summary(make_run_folder(tmp_path, ranks=3, unended=(1,)), status="completed")
     assert (summary.run.status, summary.telemetry.unended_ranks) == ("completed", [1])
+
+
+def test_a_rank_that_died_is_what_a_run_failed_of_where_its_owner_outlived_it_to_say_so(tmp_path):
+    path = make_run_folder(tmp_path, ranks=3, unended=(1,))
+    error = OwnerError(rank=1, type="ActorDiedError", message="rank 1: killed")
+    tell_ending(open_run_folder(path), Ending(status="failed", errors=(error,)))
+    summary = build_summary(path, status="interrupted")
+    assert (summary.run.status, summary.run.error.type, summary.run.error.message) == (
+        "failed",
+        "ActorDiedError",
+        "rank 1: killed",
+    )
+    assert summary.telemetry.unended_ranks == [1]
 
 
 def test_memory_of_process_workers_and_gpu_is_reduced(tmp_path):

@@ -124,6 +124,10 @@ def test_gpu_numbers_are_shown_where_there_is_a_gpu():
             "Interrupted after step 57 with KeyboardInterrupt",
         ),
         ({"status": "interrupted"}, "Interrupted after step 400: the training process ended without a word."),
+        (
+            {"status": "interrupted", "framework": "ray"},
+            "Interrupted after step 400: the actor that records it ended without a word;",
+        ),
         ({"status": "running"}, "Still running, after 400 steps."),
     ],
 )
@@ -176,6 +180,12 @@ def test_what_was_refused_redone_or_left_open_is_said_in_words_of_its_own():
     assert "Each of ranks 1, 2, 3, 4, 5, 6, 7, 8 and 3 more did not say how it ended" in card
     assert "Refused at the run's port: no handshake 500" in card and "wrong key 1" in card
     assert "TraceML itself failed at ingest 2x" in card
+
+
+def test_a_restart_that_repeated_nothing_is_said_too():
+    card = " ".join(render_card(make_summary(world_size=2, telemetry={"incarnations": 3})).split())
+    assert "Ranks were started anew in this run (3 starts, 2 ranks); no step was done twice" in card
+    assert "started anew" not in render_card(make_summary(world_size=2, telemetry={"incarnations": 2}))
 
 
 def test_a_phase_that_a_later_version_knows_is_shown_by_its_key():
