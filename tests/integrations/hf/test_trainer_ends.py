@@ -130,7 +130,7 @@ class SlowEnd(TrainerCallback):
 
 def test_what_callbacks_do_at_the_end_is_theirs(tmp_path, recorded):
     trainer(tmp_path, SlowEnd()).train()
-    assert recorded().owners["callbacks", "SlowEnd"] == pytest.approx(200, rel=0.2)
+    assert recorded().owners["callbacks", "SlowEnd"] >= 200
 
 
 class ReplacesTheList(TrainerCallback):

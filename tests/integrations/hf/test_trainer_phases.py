@@ -61,18 +61,21 @@ def test_a_wait_lands_in_its_phase_and_in_no_other(phase, tmp_path, recorded):
     WAITED_MS.clear()
     trainer(tmp_path, *callbacks, **{"data": Samples(16), **options}).train()
     run = recorded()
-    typical = {name: run.typical_ms(name) for name in PHASES}
+    least = {name: run.least_ms(name) for name in PHASES}
     # The loader reads one batch ahead: the first two come before the first step, and the last step waits for none.
     waited_ms = [0.0, 0.0, *WAITED_MS[4:], 0.0, 0.0] if phase == "input_wait" else WAITED_MS
-    assert -0.1 <= run.typical_excess_ms(phase, waited_ms) <= (10 if phase == "checkpoint" else 5)
-    del typical[phase]
-    assert all(spent < 5 for spent in typical.values()), typical
-    assert run.typical_ms("unattributed") < 2
+    excess_ms = run.excess_ms(phase, waited_ms)
+    assert -0.1 <= excess_ms.min() <= (10 if phase == "checkpoint" else 5)
+    del least[phase]
+    assert all(spent_ms < 5 for spent_ms in least.values()), least
+    assert run.least_ms("unattributed") < 2
 
 
 def test_a_slow_callback_is_named(tmp_path, recorded):
+    WAITED_MS.clear()
     trainer(tmp_path, SlowCallback()).train()
-    assert recorded().owners["callbacks", "SlowCallback"] == pytest.approx(6 * PLANTED_MS, rel=0.3)
+    run = recorded()
+    assert sum(WAITED_MS) <= run.owners["callbacks", "SlowCallback"] <= run.total_ms("callbacks")
 
 
 class SlowLoss(Trainer):
@@ -98,10 +101,11 @@ class SlowBatches(Trainer):
 
 @pytest.mark.parametrize("kind", [SlowLoss, SlowTrainingStep, SlowBatches])
 def test_what_a_subclass_adds_is_unattributed(kind, tmp_path, recorded):
+    WAITED_MS.clear()
     trainer(tmp_path, kind=kind).train()
     run = recorded()
-    assert run.typical_ms("unattributed") == pytest.approx(PLANTED_MS, abs=3)
-    assert all(run.typical_ms(phase) < 4 for phase in PHASES)
+    assert -0.1 <= run.excess_ms("unattributed", WAITED_MS).min() <= 3
+    assert all(run.least_ms(phase) < 4 for phase in PHASES)
 
 
 def test_restarted_workers_are_the_loaders_start(tmp_path, recorded):
