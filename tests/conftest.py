@@ -8,11 +8,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import patience
 import pytest
+from hypothesis import HealthCheck, settings
 
-# Scripts that tests start find the packages as the tests do, installed or not.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
-sys.path += [str(Path(__file__).parent / "reporting"), str(Path(__file__).parent / "reporting" / "summary")]
+HERE = Path(__file__).parent
+# Scripts that tests start find the packages as the tests do, installed or not, and `patience`.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH"))))
+sys.path += [str(HERE / "reporting"), str(HERE / "reporting" / "summary")]
+
+# How long an example takes says something of the machine alone. The same code meets the same examples, so that nobody's
+# change is refused for a case that it did not bring up; `--hypothesis-profile=explore` looks for new ones.
+settings.register_profile("explore", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("explore"), derandomize=True)
+settings.load_profile("same")
+
+
+@pytest.fixture
+def patient(monkeypatch) -> None:
+    """Runs of this process wait for their report as long as a crowded machine takes to make it."""
+    patience.wait_patiently(monkeypatch.setattr)
 
 
 @pytest.fixture

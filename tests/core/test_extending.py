@@ -18,8 +18,10 @@ REGISTRATION = re.compile(
 )
 TRAIN = """
 import time
+import patience
 from traceml_core.sdk import trace_run
 
+patience.wait_patiently()
 with trace_run(run_dir="run", report="off", sample_interval_s=0.1) as run:
     run.describe(batch_size=1)
     for _ in run.batches(range(40)):
@@ -50,7 +52,7 @@ def test_a_sampler_a_rule_and_a_section_are_one_file_and_one_line_each(tmp_path)
     )
     perform_walks(tmp_path)
     (tmp_path / "train.py").write_text(TRAIN)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests")))}
     done = subprocess.run(
         [sys.executable, "train.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

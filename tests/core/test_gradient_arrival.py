@@ -9,17 +9,16 @@ import pickle
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from waiting import LIMIT_S
 
 from traceml_core.instrumentation.gradient_arrival import GradientArrival
 
-REPOSITORY = Path(__file__).parents[2]
 DELAY_MS = 30
-STEPS = 3
+STEPS = 10
 TWO_RANKS = """
 import json, os, sys, time
 from datetime import timedelta
@@ -51,22 +50,23 @@ class Model(torch.nn.Module):
 rank, folder, delay_s, steps = int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
 torch.set_num_threads(1)
 store = dist.FileStore(os.path.join(folder, "store"), 2)
-dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(minutes=5))
 model = torch.nn.parallel.DistributedDataParallel(Model(delay_s if rank == 1 else 0.0))
 arrival = GradientArrival.attach(model)
 clock = PhaseClock()
 clock.leave(Phase.STARTUP)
+spent_ms = []
 for step in range(steps + 2):
-    if step == 2:
-        clock.take()  # the first ones set up their buckets
+    clock.take()
     loss = model(torch.randn(4, 8)).sum()
     dist.barrier()
     clock.enter(Phase.BACKWARD)
     loss.backward()
     clock.book(Phase.GRAD_SYNC, arrival.take())
     clock.leave(Phase.BACKWARD)
-spent = clock.take().spent_ns
-print(json.dumps([spent[Phase.BACKWARD] / 1e6 / steps, spent[Phase.GRAD_SYNC] / 1e6 / steps]))
+    spent_ns = clock.take().spent_ns
+    spent_ms.append((spent_ns[Phase.BACKWARD] / 1e6, spent_ns[Phase.GRAD_SYNC] / 1e6))
+print(json.dumps(spent_ms[2:]))  # the first ones set up their buckets
 dist.destroy_process_group()
 """
 
@@ -201,7 +201,7 @@ def test_sharded_tensors_are_not_watched(tmp_path):
 
 
 def test_two_ranks_show_whose_backward_is_slow_and_who_waits_for_it(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", TWO_RANKS, str(rank), str(tmp_path), str(DELAY_MS / 1e3), str(STEPS)],
@@ -212,9 +212,11 @@ def test_two_ranks_show_whose_backward_is_slow_and_who_waits_for_it(tmp_path):
         for rank in range(2)
     ]
     try:
-        (own_0, sync_0), (own_1, sync_1) = (json.loads(rank.communicate(timeout=90)[0]) for rank in ranks)
+        spent_ms = [json.loads(rank.communicate(timeout=LIMIT_S)[0]) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
-    assert own_1 >= DELAY_MS > own_0
-    assert sync_0 >= DELAY_MS * 0.7 > sync_1
+    (own_0, sync_0), (own_1, sync_1) = (zip(*steps, strict=True) for steps in spent_ms)
+    assert min(own_1) >= DELAY_MS
+    # A busy machine delays the other rank as well, at some steps: the quietest step shows what the split makes of it.
+    assert min(own_0) < DELAY_MS / 2 and max(sync_0) >= DELAY_MS * 0.7 and min(sync_1) < DELAY_MS / 2

@@ -17,10 +17,12 @@ from random import Random
 import msgspec
 import psutil
 import pytest
+from own_time import OwnTime, own_seconds_until_gone
 from relay import Relay
-from simulated_run import LIMIT_S, REPORT_LIMIT_S, SimulatedRun, check, wait_for
+from simulated_run import REPORT_LIMIT_S, SimulatedRun, Stored, check
 from small_disk import SmallDisk
 from two_hosts import ADDRESSES, TwoHosts
+from waiting import LIMIT_S, wait_for
 
 from traceml_core.runtime.rendezvous import KEY, Notice
 from traceml_core.transport.keys import Ticket
@@ -29,6 +31,8 @@ from traceml_core.transport.keys import Ticket
 HEAL_LIMIT_S = 10.0
 # The outbox's 64 MiB, the queue between training and sender, and what the allocator keeps.
 MOST_GROWTH_BYTES = 128 * 2**20
+# Of a run whose clock is set.
+SHORTER_THAN_A_JUMP_S = 1_800.0
 
 
 def aggregator_is_killed(run: SimulatedRun, chance: Random) -> None:
@@ -81,9 +85,7 @@ def owner_is_killed(run: SimulatedRun, chance: Random) -> None:
     time.sleep(chance.uniform(0.0, 1.5))
     aggregator = run.aggregator()
     run.kill(0)
-    killed_s = time.monotonic()
-    aggregator.wait(REPORT_LIMIT_S)
-    assert time.monotonic() - killed_s < REPORT_LIMIT_S
+    assert own_seconds_until_gone(aggregator, LIMIT_S) < REPORT_LIMIT_S
     assert run.summary().run.status == "interrupted"
     for process in run.processes.values():
         process.kill()  # what it measured after the report is nobody's
@@ -162,15 +164,15 @@ def disk_is_full_until_rows_are_dropped(run: SimulatedRun, chance: Random) -> No
 def clock_jumps(run: SimulatedRun, chance: Random) -> None:
     """The wall clock is set back or forth by up to a day: rows keep their order and their time."""
     run.start_all()
-    (run.place / "clock").write_text(str(chance.choice((-1, 1)) * chance.uniform(60.0, 86_400.0)))
+    (run.place / "clock").write_text(str(chance.choice((-1, 1)) * chance.uniform(3_600.0, 86_400.0)))
     for rank in range(run.ranks):
         run.wait_for_rows(rank, more=6)
     summary, stored = end(run)
     assert (summary.run.status, summary.telemetry.rows_lost) == ("completed", 0)
-    assert summary.run.duration_s < LIMIT_S
+    assert summary.run.duration_s < SHORTER_THAN_A_JUMP_S
     for times_s in stored.times_s.values():
         assert times_s == sorted(times_s)
-        assert times_s[-1] - times_s[0] < LIMIT_S
+        assert times_s[-1] - times_s[0] < SHORTER_THAN_A_JUMP_S
 
 
 def aggregator_is_stalled(run: SimulatedRun, chance: Random) -> None:
@@ -221,6 +223,7 @@ def ranks_are_faster_than_a_stalled_aggregator(run: SimulatedRun, chance: Random
 
 def aggregator_is_stalled_to_the_end(run: SimulatedRun, chance: Random) -> None:
     """Nobody continues it: training ends in time and says that there is no report yet; it is woken, and makes one."""
+    run.is_patient = False
     run.start_all()
     run.aggregator().suspend()
     time.sleep(chance.uniform(0.0, 1.0))
@@ -240,7 +243,7 @@ def aggregator_is_told_to_end(run: SimulatedRun, chance: Random) -> None:
     time.sleep(chance.uniform(0.0, 1.0))
     aggregator = run.aggregator()
     aggregator.send_signal(signal.SIGTERM)
-    aggregator.wait(REPORT_LIMIT_S)
+    aggregator.wait(LIMIT_S)
     assert run.summary().run.status == "interrupted"
     for rank in range(run.ranks):
         run.wait_for_rows(rank, more=5)
@@ -252,17 +255,18 @@ def scheduler_ends_the_job(run: SimulatedRun, chance: Random) -> None:
     """SIGTERM to every process of the job: the report is there within its grace time."""
     run.start_all()
     time.sleep(chance.uniform(0.0, 1.0))
-    told_s = time.monotonic()
+    answered_s = min(run.wait_for_answers(rank) for rank in range(run.ranks))
     processes = run.left()
     chance.shuffle(processes)
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
-    for rank, process in run.processes.items():
-        run.killed.append((rank, process.pid, told_s))
-        process.communicate(timeout=LIMIT_S)
-    run.processes.clear()
-    run.wait_until_nobody_is_left()
-    assert time.monotonic() - told_s < REPORT_LIMIT_S
+    with OwnTime(run.left) as own_time:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for rank, process in run.processes.items():
+            run.killed.append((rank, process.pid, answered_s))
+            process.communicate(timeout=LIMIT_S)
+        run.processes.clear()
+        run.wait_until_nobody_is_left()
+    assert own_time.seconds < REPORT_LIMIT_S
     summary, _ = check(run, lost=True)
     assert summary.run.status == "interrupted"
 
@@ -270,12 +274,12 @@ def scheduler_ends_the_job(run: SimulatedRun, chance: Random) -> None:
 def rank_is_restarted(run: SimulatedRun, chance: Random) -> None:
     """A worker killed, and started again with its rank some steps back: both lives are kept, the redone counted."""
     run.start_all()
-    time.sleep(chance.uniform(0.5, 1.5))
     rank = run.ranks - 1
     died = run.processes[rank].pid
+    enough = chance.randint(100, 300)
+    wait_for(lambda: len(Stored(run.folder).steps.get(died, [])) >= enough)
     run.kill(rank)
-    done = run.steps_done(died, rank, time.monotonic())
-    run.start(rank, SIM_FROM=str(max(done - 100, 0)))
+    run.start(rank, SIM_FROM=str(enough - 50))
     run.wait_for_rows(rank, more=6)
     summary, stored = end(run)
     assert summary.telemetry.incarnations == run.ranks + 1
@@ -287,9 +291,7 @@ def disk_has_no_room(run: SimulatedRun, disk: SmallDisk, chance: Random) -> None
     """A real file system is filled to its last byte, and freed: everything is stored in the end."""
     run.start_all()
     disk.fill()
-    before = len(run.acked(0))
-    time.sleep(chance.uniform(1.5, 3.0))
-    assert len(run.acked(0)) < before + 5, "there was room left"
+    hear_nothing(run, 0, chance.uniform(1.5, 3.0))
     disk.free()
     for rank in range(run.ranks):
         run.wait_for_rows(rank, more=5)
@@ -306,14 +308,12 @@ def network_is_cut(run: SimulatedRun, hosts: TwoHosts, seconds: float) -> None:
     for rank in range(2):
         run.wait_for_rows(rank)
     hosts.cut()
-    before = len(run.acked(1))
-    time.sleep(seconds)
-    assert len(run.acked(1)) <= before + 1
-    hosts.heal()
-    healed_s = time.monotonic()
-    for rank in range(2):
-        run.wait_for_rows(rank, more=5)
-    assert time.monotonic() - healed_s < HEAL_LIMIT_S
+    hear_nothing(run, 1, seconds)
+    with OwnTime(run.left) as own_time:
+        hosts.heal()
+        for rank in range(2):
+            run.wait_for_rows(rank, more=5)
+    assert own_time.seconds < HEAL_LIMIT_S
     summary, _ = end(run)
     assert (summary.run.status, summary.run.nodes, summary.telemetry.rows_lost) == ("completed", 2, 0)
 
@@ -351,6 +351,11 @@ def no_room_for_the_history(run: SimulatedRun) -> Iterator[None]:
     wait_for(run.is_behind)
     yield
     resource.prlimit(aggregator.pid, resource.RLIMIT_FSIZE, limits)
+
+
+def hear_nothing(run: SimulatedRun, rank: int, seconds: float) -> None:
+    """Wait until a rank has heard no ack for so long; what was under way when it began may still come in."""
+    wait_for(lambda: time.monotonic() - run.heard_s(rank) > seconds)
 
 
 def kill_aggregator(run: SimulatedRun) -> psutil.Process:

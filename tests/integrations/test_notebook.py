@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from waiting import LIMIT_S
 
 from traceml_core.reporting.summary import decode_summary
 
@@ -16,10 +17,12 @@ pytest.importorskip("ipykernel")
 pytest.importorskip("accelerate")
 
 PREPARE = """
+import patience
 import torch
 from accelerate import Accelerator
 from traceml_hf.accelerate import TraceMLCallback
 
+patience.wait_patiently()
 accelerator = Accelerator(cpu=True)
 model = torch.nn.Linear(8, 2)
 data = torch.utils.data.TensorDataset(torch.randn(64, 8), torch.zeros(64, dtype=torch.long))
@@ -49,11 +52,13 @@ def notebook(tmp_path_factory) -> tuple[Path, list]:
     cells = [PREPARE, PLAIN, FAIL_WITHOUT, FAIL_WITH, ATTACH, TRAIN, CLOSE]
     document = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
     client = nbclient.NotebookClient(
-        document, timeout=90, allow_errors=True, resources={"metadata": {"path": str(folder)}}
+        document,
+        timeout=int(LIMIT_S),
+        startup_timeout=int(LIMIT_S),
+        allow_errors=True,
+        resources={"metadata": {"path": str(folder)}},
     )
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-        client.execute()
+    client.execute()
     return folder, document.cells
 
 

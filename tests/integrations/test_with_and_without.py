@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from waiting import LIMIT_S
 
 SCRIPTS = Path(__file__).parent / "with_and_without"
 FRAMEWORKS = ("lightning", "transformers", "accelerate")
 # What frameworks measure themselves, and print: seconds, and things a second.
 MEASURED = re.compile(
     rb"\d+:\d+<[\d:?]+, +[\d.?]+(?:it/s|s/it)"  # in progress bars
+    rb"|(?<=\]) +(?=[\r\n]|$)"  # which cover with blanks what was longer before
     rb"|'(?:train|eval)_(?:runtime|\w+_per_second)': '?[\d.e+-]+'?"  # in the Trainer's logs
 )
 
@@ -48,7 +50,7 @@ def _run(framework: str, switch: str, folder: Path) -> subprocess.CompletedProce
     place = folder / switch
     place.mkdir()
     script = SCRIPTS / f"{framework}_train.py"
-    return subprocess.run([sys.executable, str(script), switch], cwd=place, capture_output=True, timeout=120)
+    return subprocess.run([sys.executable, str(script), switch], cwd=place, capture_output=True, timeout=LIMIT_S)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -12,8 +12,8 @@ from traceml_core.telemetry.facts import RunFacts
 
 
 @pytest.fixture
-def open_run(tmp_path, monkeypatch):
-    """Opens sessions in `tmp_path/runs`, as a process's first; closes them in the end."""
+def open_run(tmp_path, monkeypatch, patient):
+    """Opens sessions in `tmp_path/runs`, as a process's first; closes them in the end. They wait for their reports."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "_RUNS", [])
     opened: list[Session] = []

@@ -6,26 +6,29 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import psutil
+from waiting import LIMIT_S
 
 from traceml_core.history.database import HistoryUnreadableError
 from traceml_core.history.reader import HistoryReader
 from traceml_core.reporting.summary import FinalSummary, decode_summary
 
 ROOT = str(Path(__file__).parents[2])
-LIMIT_S = 60.0
+PATH = os.pathsep.join((ROOT, str(Path(__file__).parents[1])))
 
 # What every script begins with. `train` steps through a loop as an adapter would.
 LOOP = """
 import os, sys, time
+import patience
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import resolve_settings
 from traceml_core.runtime.session import open_session
 from traceml_core.telemetry.facts import RunFacts
+
+patience.wait_patiently()
 
 def open_run(**options):
     session = open_session(resolve_settings(), RunFacts(framework="manual", device="cpu"), **options)
@@ -44,9 +47,9 @@ def train(session, steps, step_s=0.001):
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
-    """A clean environment: this checkout on the path, no TRACEML_ variables but the given ones."""
+    """A clean environment: this checkout and `patience` on the path, no TRACEML_ variables but the given ones."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TRACEML_", "PYTHON"))}
-    return {**kept, "PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1", "TRACEML_RUNS_DIR": str(folder / "runs"), **variables}
+    return {**kept, "PYTHONPATH": PATH, "OMP_NUM_THREADS": "1", "TRACEML_RUNS_DIR": str(folder / "runs"), **variables}
 
 
 def start_script(
@@ -108,14 +111,3 @@ def aggregators_of(folder: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def wait_for(condition, limit_s: float = LIMIT_S):
-    """What `condition` gives as soon as it is true."""
-    until = time.monotonic() + limit_s
-    while time.monotonic() < until:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise TimeoutError(f"not within {limit_s} s: {condition}")

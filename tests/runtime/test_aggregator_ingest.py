@@ -240,7 +240,9 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.sampled_from(FROM_RANK), st.lists(st.tuples(st.integers(0, 60), VALUES | NUMBERS), min_size=1, max_size=3))
 def test_no_message_that_can_be_decoded_stops_the_ingest(ingest, said, path, message, changes):
     values = msgspec.msgpack.decode(encode(message))

@@ -7,12 +7,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import psutil
 import pytest
+from own_time import own_seconds_until_gone
 from telemetry_factory import make_batch, make_finish, make_hello, make_step_row
+from waiting import LIMIT_S, wait_for
 
 from traceml_core.aggregator.owner_watch import OwnerWatch, read_line
 from traceml_core.core.process_birth import birth_of
@@ -24,7 +28,6 @@ from traceml_core.runtime.lifecycle import start_aggregator
 from traceml_core.telemetry.messages import Ack, Report, Welcome
 from traceml_core.transport.client import TelemetryClient
 
-LIMIT_S = 20.0
 ROOT = str(Path(__file__).parents[2])
 
 
@@ -45,6 +48,12 @@ class Run:
         assert answer is not None
         return answer
 
+    def store(self, seq: int, steps: Sequence[int] = ()) -> Ack:
+        """Have a batch stored; what the aggregator says to that, with or without a live verdict."""
+        ack = self.ask(make_batch(seq, [make_step_row(step) for step in steps]))
+        assert isinstance(ack, Ack) and ack.seq == seq
+        return ack
+
     def close(self) -> None:
         self.client.close()
         self.aggregator.stop()
@@ -62,18 +71,18 @@ def final_summary(folder: Path) -> FinalSummary:
 
 
 def wait_until_gone(pid: int) -> None:
-    if psutil.pid_exists(pid):
+    with suppress(psutil.NoSuchProcess):
         psutil.Process(pid).wait(LIMIT_S)
 
 
 def test_a_run_is_served_from_hello_to_report_and_the_process_ends(run):
     assert run.ask(make_hello()).watermark == 0
-    assert run.ask(make_batch(1, [make_step_row(step) for step in range(1, 101)])) == Ack(1)
+    run.store(1, range(1, 101))
     report = run.ask(make_finish())
     assert isinstance(report, Report)
     assert report.verdict is not None
     run.aggregator.stop()
-    assert not psutil.pid_exists(run.aggregator.pid)
+    wait_until_gone(run.aggregator.pid)
     summary = final_summary(run.folder.path)
     assert (summary.run.status, summary.run.steps) == ("completed", 100)
     assert summary.telemetry.report_s is not None
@@ -84,31 +93,33 @@ def test_a_run_is_served_from_hello_to_report_and_the_process_ends(run):
 
 def test_while_the_run_goes_on_there_is_a_live_summary_and_its_verdict_rides_on_an_ack(run):
     run.ask(make_hello())
-    run.ask(make_batch(1, [make_step_row(step) for step in range(1, 101)]))
-    seq, verdict = 1, None
-    deadline = time.monotonic() + LIMIT_S
-    while verdict is None and time.monotonic() < deadline:
-        seq += 1
-        verdict = run.ask(make_batch(seq)).verdict
-        time.sleep(0.05)
-    assert verdict is not None
-    live = decode_summary(run.folder.live_summary.read_bytes())
-    assert (live.run.status, live.primary_diagnosis.kind) == ("running", verdict.kind)
+    run.store(1, range(1, 101))
+    seqs, kinds = count(2), set()
+
+    def live_of_all_steps() -> FinalSummary | None:
+        if verdict := run.store(next(seqs)).verdict:
+            kinds.add(verdict.kind)
+        path = run.folder.live_summary
+        live = decode_summary(path.read_bytes()) if path.exists() else None
+        return live if live is not None and live.run.steps == 100 else None
+
+    live = wait_for(live_of_all_steps)
+    assert live.run.status == "running"
+    wait_for(lambda: live.primary_diagnosis.kind in kinds or live_of_all_steps() is None)
+    assert live.primary_diagnosis.kind in kinds
 
 
 def test_a_killed_aggregator_is_continued_by_its_successor(run):
     first = run.ask(make_hello())
-    run.ask(make_batch(1, [make_step_row(1)]))
+    run.store(1, [1])
     os.kill(run.aggregator.pid, signal.SIGKILL)
-    wait_until_gone(run.aggregator.pid)
-    while run.aggregator._process.is_running():
-        time.sleep(0.01)
+    wait_for(lambda: not run.aggregator._process.is_running())
     run.aggregator.keep_running()
     second = run.ask(make_hello())
     assert isinstance(second, Welcome)
     assert second.aggregator != first.aggregator
     assert second.watermark == 1
-    assert run.ask(make_batch(2, [make_step_row(2)])) == Ack(2)
+    run.store(2, [2])
     run.ask(make_finish())
     assert final_summary(run.folder.path).run.steps == 2
 
@@ -116,7 +127,7 @@ def test_a_killed_aggregator_is_continued_by_its_successor(run):
 def test_sigterm_leaves_an_interrupted_report_and_ctrl_c_nothing(run):
     run.ask(make_hello())
     os.kill(run.aggregator.pid, signal.SIGINT)
-    assert run.ask(make_batch(1, [make_step_row(1)])) == Ack(1)
+    run.store(1, [1])
     os.kill(run.aggregator.pid, signal.SIGTERM)
     assert run.aggregator._process.wait(LIMIT_S)
     assert final_summary(run.folder.path).run.status == "interrupted"
@@ -125,13 +136,12 @@ def test_sigterm_leaves_an_interrupted_report_and_ctrl_c_nothing(run):
 def test_a_folder_that_is_deleted_under_it_ends_in_a_sentence(run):
     run.ask(make_hello())
     shutil.rmtree(run.folder.path)
-    answer = run.ask(make_batch(1, [make_step_row(1)]))
-    assert answer == Ack(1)
+    run.store(1, [1])
     report = run.ask(make_finish())
     assert str(run.folder.path) in report.card
     assert report.card.startswith("TraceML: the report could not be built")
     run.aggregator.stop()
-    assert not psutil.pid_exists(run.aggregator.pid)
+    wait_until_gone(run.aggregator.pid)
 
 
 OWNER = """
@@ -142,11 +152,11 @@ from test_aggregator_process import Run
 run = Run(__import__("pathlib").Path(sys.argv[3]))
 run.ask(make_hello())
 if os.fork() == 0:
-    time.sleep(60)
+    time.sleep(600)
     os._exit(0)
 run.ask(make_batch(1, [make_step_row(step) for step in range(1, 51)]))
 print(run.aggregator.pid, run.folder.path, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -155,10 +165,9 @@ def test_a_killed_owner_leaves_an_interrupted_report_within_seconds_also_while_i
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as owner:
         pid, _, folder = owner.stdout.readline().strip().partition(" ")
         children = psutil.Process(owner.pid).children()
+        aggregator = psutil.Process(int(pid))
         owner.kill()
-        killed_at = time.monotonic()
-        wait_until_gone(int(pid))
-        spent_s = time.monotonic() - killed_at
+        spent_s = own_seconds_until_gone(aggregator, LIMIT_S)
         for child in children:
             if child.is_running():
                 child.kill()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
+from concurrent.futures import wait
 from queue import Empty, SimpleQueue
 
 import pytest
 from session_scripts import wait_for
 from telemetry_factory import make_batch, make_finish, make_hello, make_step_row
+from waiting import LIMIT_S, wait_for
 
 from traceml_core.aggregator import service as service_module
 from traceml_core.aggregator.ingest import Ingest
@@ -19,7 +20,6 @@ from traceml_core.samplers.step_time import StepTimeRow
 from traceml_core.telemetry.messages import Ack, FromAggregator, Report, Verdict, Welcome
 
 RANK_0, RANK_1 = b"peer 0", b"peer 1"
-LIMIT_S = 10.0
 
 
 class FakeServer:
@@ -56,7 +56,6 @@ class FakeReports:
         self.loads.set()
         self.settles = threading.Event()
         self.settles.set()
-        self.lives_s: list[float] = []
 
     def warm_up(self) -> None:
         self.loads.wait(LIMIT_S)
@@ -64,7 +63,6 @@ class FakeReports:
 
     def live(self) -> Verdict:
         self.asked.append("live")
-        self.lives_s.append(time.monotonic())
         return Verdict("NORMAL", "info", "", "", {"traceml/lives": float(self.asked.count("live"))})
 
     def final(self, status, request, asked_s, on_read) -> Report:
@@ -82,8 +80,8 @@ class FakeReports:
 class Aggregator:
     """A service that runs on a thread until its owner is gone."""
 
-    def __init__(self, path) -> None:
-        self.server = FakeServer()
+    def __init__(self, path, server: FakeServer | None = None) -> None:
+        self.server = server or FakeServer()
         self.reports = FakeReports()
         self.gone = threading.Event()
         # The history is made on the thread that uses it, as in the process.
@@ -177,17 +175,46 @@ def test_without_its_owner_the_run_is_reported_as_interrupted(aggregator):
     assert aggregator.reports.finals == ["interrupted"]
 
 
-def test_ranks_that_go_on_without_the_owner_do_not_keep_the_aggregator(aggregator, monkeypatch):
+class TalkativeServer(FakeServer):
+    """A wire on which ranks, once they are `talking`, say something whenever they are listened to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.talking: tuple[int, ...] = ()
+        self.seq = 0
+
+    def receive(self, timeout_ms: int):
+        if not self.talking:
+            return super().receive(timeout_ms)
+        self.seq += 1
+        return [(b"peer %d" % rank, make_batch(self.seq, rank=rank)) for rank in self.talking]
+
+
+@pytest.mark.parametrize("talking", [(0,), (1,), (0, 1)], ids=str)
+def test_ranks_that_go_on_for_ever_do_not_keep_it_and_what_comes_after_the_last_report_is_not_acked(
+    talking, tmp_path, monkeypatch
+):
     monkeypatch.setattr(service_module, "DRAIN_LIMIT_S", 0.2)
-    aggregator.ask(RANK_0, make_hello(0))
-    aggregator.gone.set()
-    seq = 0
-    while aggregator.thread.is_alive():
-        seq += 1
-        aggregator.hear(RANK_0, make_batch(seq, [make_step_row(seq)]))
-        aggregator.thread.join(0.01)
-        assert seq < 100 * LIMIT_S
-    assert set(aggregator.reports.finals) == {"interrupted"} and seq > 5
+    server = TalkativeServer()
+    aggregator = Aggregator(tmp_path / "telemetry.sqlite", server)
+    for rank in range(2):
+        aggregator.ask(b"peer %d" % rank, make_hello(rank))
+    statuses: list[str] = []
+    acks: dict[bytes, int] = {}
+
+    def final(status, *_):
+        statuses.append(status)
+        while not server.said.empty():
+            peer, ack = server.said.get()
+            acks[peer] = ack.seq
+        return Report("card", None)
+
+    monkeypatch.setattr(aggregator.reports, "final", final)
+    server.talking = talking
+    aggregator.lose_owner()
+    assert statuses == ["interrupted"]
+    assert server.said.empty(), "something was acked that is in no report"
+    assert len(acks) == len(talking) and max(acks.values()) < server.seq
 
 
 def test_a_stop_by_signal_reports_what_there_is(aggregator):
@@ -234,20 +261,24 @@ def test_live_summaries_follow_the_rows_and_their_verdict_rides_on_acks(aggregat
     assert aggregator.reports.asked[-1] == "completed, asked for"
 
 
-def test_ranks_that_go_on_for_ever_do_not_keep_it(aggregator, monkeypatch):
-    monkeypatch.setattr(service_module, "DRAIN_LIMIT_S", 0.2)
-    aggregator.ask(RANK_0, make_hello(0))
-    aggregator.ask(RANK_1, make_hello(1))
-    aggregator.gone.set()
-    seq, acked = 0, 0
-    while aggregator.thread.is_alive():
-        seq += 1
-        aggregator.hear(RANK_1, make_batch(seq, [make_step_row(seq)], rank=1))
-        aggregator.thread.join(0.01)
-    while not aggregator.server.said.empty():
-        acked = max(acked, getattr(aggregator.answer()[1], "seq", 0))
-    assert aggregator.reports.finals == ["interrupted"] or len(aggregator.reports.finals) == 2
-    assert 0 < acked <= seq  # it may have ended right after it took the last one
+class Clock:
+    """The service's clock: it goes on a little with each batch, and stands still while a live summary is made."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self.now_s = 1_000.0
+        self.aggregator: Aggregator | None = None
+        self._receive = server.receive
+        server.receive = self._look
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def _look(self, timeout_ms: int):
+        if self.aggregator is not None and self.aggregator.service._live is not None:
+            wait((self.aggregator.service._live,))
+        messages = self._receive(timeout_ms)
+        self.now_s += 0.02 * len(messages)
+        return messages
 
 
 def test_what_was_refused_is_kept_while_the_run_goes_on(aggregator, monkeypatch, tmp_path):
@@ -259,17 +290,26 @@ def test_what_was_refused_is_kept_while_the_run_goes_on(aggregator, monkeypatch,
     assert aggregator.reports.finals == []
 
 
-def test_live_summaries_come_sooner_at_first(aggregator):
+def test_live_summaries_come_sooner_at_first(tmp_path, monkeypatch):
+    server = FakeServer()
+    clock = Clock(server)
+    monkeypatch.setattr(service_module, "time", clock)
+    aggregator = Aggregator(tmp_path / "telemetry.sqlite", server)
+    lives_s: list[float] = []
+    monkeypatch.setattr(aggregator.reports, "live", lambda: lives_s.append(clock.now_s))
     aggregator.ask(RANK_0, make_hello(0))
+    clock.aggregator = aggregator
     seq = 0
-    while len(aggregator.reports.lives_s) < 3:
+    while len(lives_s) < 6:
         seq += 1
         aggregator.ask(RANK_0, make_batch(seq))
-        time.sleep(0.01)  # a rank's ticks
-    first_s, second_s, third_s = aggregator.reports.lives_s
-    first, later = service_module.FIRST_LIVE_INTERVAL_S, service_module.LIVE_INTERVAL_S
-    assert first <= second_s - first_s < later
-    assert 2 * first <= third_s - second_s < later
+    aggregator.gone.set()
+    wait_for(lambda: aggregator.service._ending_at)
+    clock.now_s += 3_600
+    aggregator.lose_owner()
+    first_s, most_s = service_module.FIRST_LIVE_INTERVAL_S, service_module.LIVE_INTERVAL_S
+    waited_s = [later_s - sooner_s for sooner_s, later_s in zip(lives_s, lives_s[1:], strict=False)]
+    assert waited_s == pytest.approx([first_s, 2 * first_s, 4 * first_s, most_s, most_s], abs=0.06)
 
 
 def test_nobody_is_left_when_the_owner_keeps_its_pipe_open_for_long(aggregator, monkeypatch):

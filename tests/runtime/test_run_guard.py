@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from session_scripts import LIMIT_S, run_folder, run_script, start_script, summary_in
+from session_scripts import run_folder, run_script, start_script, summary_in
+from waiting import LIMIT_S
 
 from traceml_core.runtime.run_guard import RunGuard
 
@@ -163,7 +164,11 @@ def test_in_a_notebook_the_end_of_a_cell_closes_an_open_run_with_its_error(tmp_p
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     nbclient.NotebookClient(
-        notebook, timeout=60, allow_errors=True, resources={"metadata": {"path": tmp_path}}
+        notebook,
+        timeout=int(LIMIT_S),
+        startup_timeout=int(LIMIT_S),
+        allow_errors=True,
+        resources={"metadata": {"path": tmp_path}},
     ).execute()
     outputs = [[output.get("text") or output.get("ename") for output in cell.outputs] for cell in notebook.cells]
     assert outputs[1] == ["False\n"]

@@ -10,8 +10,10 @@ import time
 import weakref
 
 import pytest
+from own_time import Beats
 from session_runs import FACTS, aggregator_of, lines, train
-from session_scripts import LIMIT_S, summary_in, wait_for
+from session_scripts import summary_in
+from waiting import LIMIT_S, wait_for
 
 from traceml_core.core.settings import resolve_settings
 from traceml_core.runtime import lifecycle, live_session, rendezvous, run_opening, spawn
@@ -185,17 +187,17 @@ def test_a_rank_without_a_run_to_join_says_one_line_and_trains_on(open_run, monk
     session = open_run(identity=live_session.RankIdentity(rank=1, world_size=2), store=FakeStore())
     train(session, 5)
     wait_for(lambda: session._runtime.has_ticket is False)
-    began = time.monotonic()
-    assert session.finish() is None
-    session.close()
-    assert time.monotonic() - began < 0.5
+    with Beats() as beats:
+        assert session.finish() is None
+        session.close()
+    assert beats.seconds < 0.5
     (said,) = lines(capfd.readouterr().err)
     assert said.startswith("TraceML: rank 1 found no run to join")
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.fixture
-def owned_elsewhere(tmp_path):
+def owned_elsewhere(tmp_path, patient):
     """A run whose aggregator no session owns: its folder and handle."""
     folder = run_opening.claim_run_folder(resolve_settings({}, runs_dir=str(tmp_path / "runs")))
     handle = lifecycle.start_aggregator(folder, resolve_settings({}))
@@ -218,6 +220,7 @@ def test_a_rank_of_a_run_that_another_process_owns_reports_nothing_and_leaves_it
     assert aggregator._process.is_running() and not folder.final_summary_json.exists()
     assert capfd.readouterr().err == ""
     aggregator.stop()
+    wait_for(folder.final_summary_json.exists)
     summary = summary_in(folder.path)
     assert (summary.run.status, summary.run.steps, summary.run.world_size) == ("completed", 5, 2)
     assert summary.telemetry.rows_lost == 0
@@ -255,7 +258,10 @@ def test_where_rank_0_cannot_record_it_says_so_for_all_ranks(open_run, monkeypat
 
 
 def test_opening_is_quick(open_run):
-    open_run(report="off").close()
-    began = time.thread_time()
-    open_run(report="off")
-    assert time.thread_time() - began < 0.15
+    spent_s = []
+    for _ in range(3):
+        began_s = time.thread_time()
+        session = open_run(report="off")
+        spent_s.append(time.thread_time() - began_s)
+        session.close()
+    assert min(spent_s) < 0.15  # what it costs is what it takes where nobody disturbs it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -205,8 +206,20 @@ def test_a_host_is_looked_at_by_one_rank_alone():
     assert SystemSampler(make_context(local_rank=1)).sample() == []
 
 
-def test_by_affinity_only_the_jobs_cpus_count():
-    both = frozenset(list(os.sched_getaffinity(0))[:2]) if hasattr(os, "sched_getaffinity") else frozenset({0})
-    every = busy_cpu_s(job_limits(cpus=frozenset(range(psutil.cpu_count()))))
-    some = busy_cpu_s(job_limits(cpus=both))
-    assert 0 < some <= every
+class CpuTimes(NamedTuple):
+    """What psutil tells of one CPU."""
+
+    user: float
+    system: float
+    idle: float
+    iowait: float
+    guest: float
+
+
+def test_by_affinity_only_the_jobs_cpus_count_and_only_what_they_were_busy_with(tmp_path, monkeypatch):
+    times = [CpuTimes(float(10**number), 1.0, 1_000.0, 500.0, 0.5) for number in range(4)]
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: times)
+    assert busy_cpu_s(limits_of(tmp_path, frozenset({1, 3}))) == 10 + 1_000 + 2
+    assert busy_cpu_s(limits_of(tmp_path, frozenset(range(4)))) == 1_111 + 4
+    # Of CPUs that are offline nobody tells which they are: the job has its part of what the others did.
+    assert busy_cpu_s(limits_of(tmp_path, frozenset({1, 5}))) == (1_111 + 4) / 2

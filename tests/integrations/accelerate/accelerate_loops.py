@@ -15,16 +15,23 @@ from traceml_core.instrumentation.step_record import StepRecord
 from traceml_core.instrumentation.step_recorder import StepRecorder
 
 
+def wait(seconds: float) -> None:
+    """Take so long. The fixture `time_passes` puts in its place what lets a clock go on instead."""
+    time.sleep(seconds)
+
+
 class MemorySession:
-    """An open run whose records stay in memory."""
+    """An open run whose records stay in memory. `now` stands for the clock."""
+
+    now: Callable[[], int] | None = None
 
     def __init__(self, settings, facts, identity=None, *, started_ns=None, store=None):
         self.enabled = settings.enabled
         self.folder = None
         self.facts = facts
         self.identity = identity
-        self.clock = PhaseClock(started_ns=started_ns)
-        self.steps = StepRecorder(self.clock, started_ns=started_ns)
+        self.clock = PhaseClock(started_ns=started_ns) if self.now is None else PhaseClock(self.now)
+        self.steps = StepRecorder(self.clock)
         self.described: dict[str, Any] = {}
         self.status_at_exit = "interrupted"
         self.on_end = None
@@ -74,7 +81,7 @@ class Samples(Dataset):
 
     def __getitem__(self, index):
         if self.delay_s:
-            time.sleep(self.delay_s)
+            wait(self.delay_s)
         return torch.full((8,), float(index)), index % 2
 
 
@@ -86,7 +93,7 @@ class SleepInBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        time.sleep(ctx.delay_s)
+        wait(ctx.delay_s)
         return gradient, None
 
 
@@ -101,7 +108,7 @@ class Model(torch.nn.Module):
 
     def forward(self, inputs):
         if self.forward_s:
-            time.sleep(self.forward_s)
+            wait(self.forward_s)
         outputs = self.layer(inputs)
         return SleepInBackward.apply(outputs, self.backward_s) if self.backward_s else outputs
 
@@ -114,7 +121,7 @@ class SlowSGD(torch.optim.SGD):
         self.delay_s = delay_s
 
     def step(self, closure=None):
-        time.sleep(self.delay_s)
+        wait(self.delay_s)
         return super().step(closure)
 
 

@@ -1,9 +1,8 @@
-"""Where the time of an Accelerate loop lands."""
+"""Where the time of an Accelerate loop lands, by a clock that goes on with what is planted and stands still else."""
 
 from __future__ import annotations
 
-import time
-
+import accelerate_loops
 import msgspec
 import pytest
 import torch
@@ -16,18 +15,17 @@ from traceml_hf.accelerate import TraceMLCallback
 
 STEPS = 6
 DELAY_S = 0.02
-SLACK_S = 0.05
+# What all the looks at the clock add up to.
+SLACK_S = 1e-5
 
 
-def test_each_planted_delay_lands_in_its_phase_and_none_is_unattributed(accelerator, sessions, tmp_path):
+def test_each_planted_delay_lands_in_its_phase_and_none_is_unattributed(accelerator, sessions, tmp_path, time_passes):
     model = Model(forward_s=DELAY_S, backward_s=DELAY_S)
     optimizer = SlowSGD(model.parameters(), DELAY_S)
-    began = time.perf_counter()
     with TraceMLCallback().attach(accelerator):
         model, optimizer, loader = accelerator.prepare(model, optimizer, make_loader(delay_s=DELAY_S / 4))
         train_epoch(accelerator, model, optimizer, loader)
         accelerator.save_state(tmp_path / "state", safe_serialization=False)
-    wall_s = time.perf_counter() - began
 
     (session,) = sessions
     for phase in (Phase.INPUT_WAIT, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER):
@@ -35,12 +33,13 @@ def test_each_planted_delay_lands_in_its_phase_and_none_is_unattributed(accelera
     assert session.seconds(Phase.CHECKPOINT) > 0
     assert session.seconds(Phase.UNATTRIBUTED) < SLACK_S
     assert [record.step for record in session.numbered] == list(range(1, STEPS + 1))
-    assert sum(record.interval_ns for record in session.records) / 1e9 >= 0.99 * wall_s
+    whole_s = sum(record.interval_ns for record in session.records) / 1e9
+    assert whole_s == pytest.approx(4 * STEPS * DELAY_S, abs=SLACK_S)
 
 
-def test_a_slow_collate_is_input_wait(accelerator, sessions):
+def test_a_slow_collate_is_input_wait(accelerator, sessions, time_passes):
     def collate(samples):
-        time.sleep(DELAY_S)
+        time_passes(DELAY_S)
         return torch.utils.data.default_collate(samples)
 
     model = Model()
@@ -52,9 +51,9 @@ def test_a_slow_collate_is_input_wait(accelerator, sessions):
     assert sessions[0].seconds(Phase.INPUT_WAIT) == pytest.approx(STEPS * DELAY_S, abs=SLACK_S)
 
 
-def test_hooks_of_the_users_are_a_part_of_what_they_hang_on(accelerator, sessions):
+def test_hooks_of_the_users_are_a_part_of_what_they_hang_on(accelerator, sessions, time_passes):
     def slowly(*_):
-        time.sleep(DELAY_S)
+        time_passes(DELAY_S)
 
     model = Model()
     optimizer = torch.optim.SGD(model.parameters())
@@ -74,7 +73,7 @@ class SlowToMove:
         self.tensors = torch.utils.data.default_collate(samples)
 
     def to(self, device, non_blocking=False):
-        time.sleep(DELAY_S)
+        accelerate_loops.wait(DELAY_S)
         return self
 
     def __iter__(self):
@@ -83,7 +82,7 @@ class SlowToMove:
 
 @pytest.mark.parametrize("prepared_first", [True, False])
 def test_the_copy_of_a_batch_to_the_device_is_h2d_and_belongs_to_the_step_that_uses_it(
-    accelerator, sessions, prepared_first
+    accelerator, sessions, prepared_first, time_passes
 ):
     model = Model()
     objects = model, torch.optim.SGD(model.parameters()), make_loader(collate_fn=SlowToMove)
@@ -93,7 +92,7 @@ def test_the_copy_of_a_batch_to_the_device_is_h2d_and_belongs_to_the_step_that_u
         model, optimizer, loader = objects if prepared_first else accelerator.prepare(*objects)
         train_epoch(accelerator, model, optimizer, loader)
     copies_s = [record.spent_ns[Phase.H2D] / 1e9 for record in sessions[0].numbered]
-    assert copies_s == pytest.approx([DELAY_S] * STEPS, abs=DELAY_S / 2)
+    assert copies_s == pytest.approx([DELAY_S] * STEPS, abs=SLACK_S)
     assert loader.device == accelerator.device
 
 
@@ -105,12 +104,12 @@ def test_making_the_iterator_and_starting_workers_is_loader_start_at_every_epoch
         )
         for _ in range(2):
             train_epoch(accelerator, model, optimizer, loader)
-    starts_s = [record.spent_ns[Phase.LOADER_START] / 1e9 for record in sessions[0].numbered]
-    assert starts_s[0] > 0.003 and starts_s[STEPS] > 0.003
-    assert max(starts_s[1], starts_s[STEPS + 1]) < 0.003
+    starts_ns = [record.spent_ns[Phase.LOADER_START] for record in sessions[0].numbered]
+    assert starts_ns[0] > 3e6 and starts_ns[STEPS] > 3e6
+    assert starts_ns[1] == starts_ns[STEPS + 1] == 0
 
 
-def test_an_evaluation_between_epochs_is_validation_fetches_included(accelerator, sessions):
+def test_an_evaluation_between_epochs_is_validation_fetches_included(accelerator, sessions, time_passes):
     model = Model()
     with TraceMLCallback().attach(accelerator):
         model, optimizer, training, validation = accelerator.prepare(
@@ -125,7 +124,7 @@ def test_an_evaluation_between_epochs_is_validation_fetches_included(accelerator
     assert len(session.numbered) == 2 * STEPS
 
 
-def test_an_evaluation_in_the_middle_of_an_epoch_leaves_the_step_count_alone(accelerator, sessions):
+def test_an_evaluation_in_the_middle_of_an_epoch_leaves_the_step_count_alone(accelerator, sessions, time_passes):
     model = Model()
     with TraceMLCallback().attach(accelerator):
         model, optimizer, training, validation = accelerator.prepare(
@@ -140,11 +139,11 @@ def test_an_evaluation_in_the_middle_of_an_epoch_leaves_the_step_count_alone(acc
         )
     (session,) = sessions
     assert len(session.numbered) == STEPS
-    assert session.numbered[2].spent_ns[Phase.VALIDATION] / 1e9 == pytest.approx(0.08, abs=0.03)
+    assert session.numbered[2].spent_ns[Phase.VALIDATION] / 1e9 == pytest.approx(0.08, abs=SLACK_S)
     assert session.numbered[3].spent_ns[Phase.VALIDATION] == 0
 
 
-def test_an_evaluation_before_any_training_is_validation_from_its_second_batch_on(accelerator, sessions):
+def test_an_evaluation_before_any_training_is_validation_from_its_second_batch_on(accelerator, sessions, time_passes):
     model = Model(forward_s=0.01)
     with TraceMLCallback().attach(accelerator):
         model, optimizer, training, validation = accelerator.prepare(
@@ -153,11 +152,11 @@ def test_an_evaluation_before_any_training_is_validation_from_its_second_batch_o
         evaluate(accelerator, model, validation)
         train_epoch(accelerator, model, optimizer, training)
     (session,) = sessions
-    assert session.seconds(Phase.VALIDATION) == pytest.approx(9 * 0.01, abs=0.03)
-    assert session.seconds(Phase.FORWARD) == pytest.approx((1 + STEPS) * 0.01, abs=0.03)
+    assert session.seconds(Phase.VALIDATION) == pytest.approx(9 * 0.01, abs=SLACK_S)
+    assert session.seconds(Phase.FORWARD) == pytest.approx((1 + STEPS) * 0.01, abs=SLACK_S)
 
 
-def test_training_in_eval_mode_is_never_validation(accelerator, sessions):
+def test_training_in_eval_mode_is_never_validation(accelerator, sessions, time_passes):
     model = Model(forward_s=0.005).eval()
     with TraceMLCallback().attach(accelerator):
         model, optimizer, first, second = accelerator.prepare(
@@ -170,7 +169,7 @@ def test_training_in_eval_mode_is_never_validation(accelerator, sessions):
     assert len(session.numbered) == 2 * STEPS
 
 
-def test_a_loop_without_eval_or_no_grad_is_not_called_validation(accelerator, sessions):
+def test_a_loop_without_eval_or_no_grad_is_not_called_validation(accelerator, sessions, time_passes):
     model = Model()
     with TraceMLCallback().attach(accelerator):
         model, optimizer, training, other = accelerator.prepare(
@@ -182,19 +181,19 @@ def test_a_loop_without_eval_or_no_grad_is_not_called_validation(accelerator, se
     assert sessions[0].seconds(Phase.VALIDATION) == 0
 
 
-def test_an_evaluation_over_a_loader_that_was_not_prepared_claims_its_forward_only(accelerator, sessions):
+def test_an_evaluation_over_a_loader_that_was_not_prepared_claims_its_forward_only(accelerator, sessions, time_passes):
     model = Model(forward_s=0.01)
     with TraceMLCallback().attach(accelerator):
         model, optimizer, training = accelerator.prepare(model, torch.optim.SGD(model.parameters()), make_loader())
         train_epoch(accelerator, model, optimizer, training)
         evaluate(accelerator, model, make_loader(count=16, delay_s=0.005))
     (session,) = sessions
-    assert session.seconds(Phase.VALIDATION) == pytest.approx(4 * 0.01, abs=0.03)
-    assert session.seconds(Phase.UNATTRIBUTED) == pytest.approx(16 * 0.005, abs=0.04)
+    assert session.seconds(Phase.VALIDATION) == pytest.approx(4 * 0.01, abs=SLACK_S)
+    assert session.seconds(Phase.UNATTRIBUTED) == pytest.approx(16 * 0.005, abs=SLACK_S)
 
 
-def test_gradient_clipping_is_part_of_the_optimizer(accelerator, sessions, monkeypatch):
-    monkeypatch.setattr(type(accelerator), "clip_grad_norm_", lambda self, parameters, max_norm: time.sleep(DELAY_S))
+def test_gradient_clipping_is_part_of_the_optimizer(accelerator, sessions, monkeypatch, time_passes):
+    monkeypatch.setattr(type(accelerator), "clip_grad_norm_", lambda self, parameters, max_norm: time_passes(DELAY_S))
     model = Model()
     with TraceMLCallback().attach(accelerator):
         model, optimizer, loader = accelerator.prepare(model, torch.optim.SGD(model.parameters()), make_loader(count=4))
@@ -202,7 +201,7 @@ def test_gradient_clipping_is_part_of_the_optimizer(accelerator, sessions, monke
             accelerator.backward(torch.nn.functional.cross_entropy(model(inputs), classes))
             accelerator.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-    assert sessions[0].seconds(Phase.OPTIMIZER) == pytest.approx(DELAY_S, abs=0.01)
+    assert sessions[0].seconds(Phase.OPTIMIZER) == pytest.approx(DELAY_S, abs=SLACK_S)
 
 
 def test_an_update_that_the_scaler_skips_is_a_step(sessions):
@@ -233,7 +232,7 @@ class WaitAtTheEnd(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
-        torch.autograd.Variable._execution_engine.queue_callback(lambda: time.sleep(DELAY_S))
+        torch.autograd.Variable._execution_engine.queue_callback(lambda: accelerate_loops.wait(DELAY_S))
         return gradient
 
 
@@ -266,7 +265,7 @@ def train_synchronised(accelerator, sessions, monkeypatch, *models):
     return sessions[0]
 
 
-def test_under_ddp_the_wait_for_other_ranks_is_split_from_backward(accelerator, sessions, monkeypatch):
+def test_under_ddp_the_wait_for_other_ranks_is_split_from_backward(accelerator, sessions, monkeypatch, time_passes):
     session = train_synchronised(accelerator, sessions, monkeypatch, DistributedDataParallel())
     assert session.described["unmeasured"] == ()
     for phase in (Phase.BACKWARD, Phase.GRAD_SYNC):
@@ -274,13 +273,13 @@ def test_under_ddp_the_wait_for_other_ranks_is_split_from_backward(accelerator, 
         assert min(spent_s) >= DELAY_S, phase  # without a split, one of them would have both waits and the other none
 
 
-def test_without_ddp_the_wait_stays_unmeasured(accelerator, sessions, monkeypatch):
+def test_without_ddp_the_wait_stays_unmeasured(accelerator, sessions, monkeypatch, time_passes):
     session = train_synchronised(accelerator, sessions, monkeypatch, Model())
     assert "unmeasured" not in session.described
     assert session.seconds(Phase.GRAD_SYNC) == 0
 
 
-def test_where_one_models_gradients_are_sharded_no_wait_is_told_apart(accelerator, sessions, monkeypatch):
+def test_where_one_models_gradients_are_sharded_no_wait_is_told_apart(accelerator, sessions, monkeypatch, time_passes):
     sharded = FullyShardedDataParallel()
     sharded.add_module("inner", DistributedDataParallel())
     session = train_synchronised(accelerator, sessions, monkeypatch, DistributedDataParallel(), sharded)

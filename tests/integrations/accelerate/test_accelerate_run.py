@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate_loops import Model, make_loader, train_epoch
+from waiting import LIMIT_S, wait_for
 
 from traceml_core.reporting.summary import FinalSummary, decode_summary
 from traceml_hf.accelerate import TraceMLCallback
@@ -19,12 +20,13 @@ from traceml_hf.accelerate import TraceMLCallback
 REPOSITORY = Path(__file__).parents[3]
 EXAMPLES = REPOSITORY / "examples" / "accelerate"
 SCRIPT = """
-import sys, torch
+import sys, patience, torch
 sys.path.insert(0, {helpers!r})
 from accelerate import Accelerator
 from accelerate_loops import Model, make_loader, train_epoch
 from traceml_hf.accelerate import TraceMLCallback
 
+patience.wait_patiently()
 accelerator = Accelerator(cpu=True)
 TraceMLCallback(run_dir="run").attach(accelerator)
 model = Model(forward_s=0.002)
@@ -46,10 +48,10 @@ def run(*command: str, folder: Path, **environment: str) -> subprocess.Completed
     return subprocess.run(
         [sys.executable, *command],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LIMIT_S,
         check=False,
     )
 
@@ -106,6 +108,7 @@ def test_accelerate_launch_runs_the_example_and_its_stdout_is_untouched(tmp_path
     assert recorded.returncode == 0, recorded.stderr
     assert recorded.stdout == plain.stdout != ""
     (folder,) = (tmp_path / "traceml_runs").glob("*-train-*")
+    wait_for((folder / "final_summary.json").exists)
     summary = read_summary(folder)
     assert (summary.run.status, summary.run.steps) == ("completed", 51)
     assert summary.time_budget.coverage_share >= 0.99

@@ -167,7 +167,10 @@ _FAILS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
+import patience
 from trainer_models import Samples, trainer
+
+patience.wait_patiently()
 
 class Bad(Samples):
     def __getitem__(self, index):

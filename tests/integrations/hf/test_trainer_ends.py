@@ -130,7 +130,7 @@ class SlowEnd(TrainerCallback):
 
 def test_what_callbacks_do_at_the_end_is_theirs(tmp_path, recorded):
     trainer(tmp_path, SlowEnd()).train()
-    assert recorded().owners["callbacks", "SlowEnd"] == pytest.approx(200, rel=0.2)
+    assert recorded().owners["callbacks", "SlowEnd"] >= 200
 
 
 class ReplacesTheList(TrainerCallback):
@@ -268,10 +268,12 @@ _SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
+import patience
 import torch
 from trainer_models import trainer
 from traceml_hf import TraceMLCallback
 
+patience.wait_patiently()
 torch.manual_seed(1)
 options = dict(logging_strategy="steps", logging_steps=2, disable_tqdm=False, seed=1, skip_memory_metrics=True)
 ours = [TraceMLCallback(runs_dir={folder!r} + "/runs")] if sys.argv[1] == "on" else []

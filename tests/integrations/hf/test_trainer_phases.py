@@ -61,18 +61,20 @@ def test_a_wait_lands_in_its_phase_and_in_no_other(phase, tmp_path, recorded):
     WAITED_MS.clear()
     trainer(tmp_path, *callbacks, **{"data": Samples(16), **options}).train()
     run = recorded()
-    typical = {name: run.typical_ms(name) for name in PHASES}
+    quiet = {name: run.quiet_ms(name) for name in PHASES}
     # The loader reads one batch ahead: the first two come before the first step, and the last step waits for none.
     waited_ms = [0.0, 0.0, *WAITED_MS[4:], 0.0, 0.0] if phase == "input_wait" else WAITED_MS
-    assert -0.1 <= run.typical_excess_ms(phase, waited_ms) <= (10 if phase == "checkpoint" else 5)
-    del typical[phase]
-    assert all(spent < 5 for spent in typical.values()), typical
-    assert run.typical_ms("unattributed") < 2
+    assert -0.1 <= run.quiet_excess_ms(phase, waited_ms) <= (10 if phase == "checkpoint" else 5)
+    del quiet[phase]
+    assert all(spent_ms < 5 for spent_ms in quiet.values()), quiet
+    assert run.quiet_ms("unattributed") < 2
 
 
 def test_a_slow_callback_is_named(tmp_path, recorded):
+    WAITED_MS.clear()
     trainer(tmp_path, SlowCallback()).train()
-    assert recorded().owners["callbacks", "SlowCallback"] == pytest.approx(6 * PLANTED_MS, rel=0.3)
+    run = recorded()
+    assert sum(WAITED_MS) <= run.owners["callbacks", "SlowCallback"] <= run.total_ms("callbacks") + 1e-3
 
 
 class SlowLoss(Trainer):
@@ -98,10 +100,14 @@ class SlowBatches(Trainer):
 
 @pytest.mark.parametrize("kind", [SlowLoss, SlowTrainingStep, SlowBatches])
 def test_what_a_subclass_adds_is_unattributed(kind, tmp_path, recorded):
+    WAITED_MS.clear()
     trainer(tmp_path, kind=kind).train()
     run = recorded()
-    assert run.typical_ms("unattributed") == pytest.approx(PLANTED_MS, abs=3)
-    assert all(run.typical_ms(phase) < 4 for phase in PHASES)
+    waited_ms = WAITED_MS[2:] if kind is SlowBatches else WAITED_MS  # the first window comes before the first step
+    assert run.total_ms("unattributed") >= sum(waited_ms)
+    assert run.quiet_ms("unattributed") < PLANTED_MS + 3
+    quiet = {phase: run.quiet_ms(phase) for phase in PHASES}
+    assert all(spent_ms < 4 for spent_ms in quiet.values()), quiet
 
 
 def test_restarted_workers_are_the_loaders_start(tmp_path, recorded):

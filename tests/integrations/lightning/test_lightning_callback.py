@@ -208,9 +208,12 @@ def test_either_name_of_lightning_drives_the_callback(runs_dir, tmp_path):
 
 _BOTH_NAMES = """
 import sys
+import patience
 import pytorch_lightning as pl
 import torch
 from traceml_lightning import TraceMLCallback
+
+patience.wait_patiently()
 
 class Module(pl.LightningModule):
     def __init__(self):

@@ -104,24 +104,27 @@ def test_a_wait_lands_in_its_phase_and_in_no_other(phase, tmp_path, runs_dir, re
     WAITED_MS.clear()
     trainer(runs_dir, *callbacks, **options).fit(module, data, held_out)
     run = recorded()
-    typical = {name: run.typical_ms(name) for name in PHASES}
-    assert -0.1 <= run.typical_excess_ms(phase, WAITED_MS) <= (10 if phase == "checkpoint" else 4)
-    del typical[phase]
-    assert all(spent < 4 for spent in typical.values()), typical
-    assert run.typical_ms("unattributed") < 2
+    quiet = {name: run.quiet_ms(name) for name in PHASES}
+    assert -0.1 <= run.quiet_excess_ms(phase, WAITED_MS) <= (10 if phase == "checkpoint" else 4)
+    del quiet[phase]
+    assert all(spent_ms < 4 for spent_ms in quiet.values()), quiet
+    assert run.quiet_ms("unattributed") < 2
 
 
 def test_a_slow_callback_is_named(runs_dir, recorded):
+    WAITED_MS.clear()
     trainer(runs_dir, SlowCallback()).fit(Plain(), loader())
-    owners = recorded().owners
-    assert owners["callbacks", "SlowCallback"] == pytest.approx(6 * PLANTED_MS, rel=0.3)
+    run = recorded()
+    assert sum(WAITED_MS) <= run.owners["callbacks", "SlowCallback"] <= run.total_ms("callbacks") + 1e-3
 
 
 def test_hooks_that_only_an_instance_has_are_measured(runs_dir, recorded):
     lambdas = pl.pytorch.callbacks.LambdaCallback
     idle, slow = lambdas(on_train_end=lambda *_: None), lambdas(on_train_batch_end=lambda *_: wait(PLANTED_MS))
+    WAITED_MS.clear()
     trainer(runs_dir, idle, slow).fit(Plain(), loader())
-    assert recorded().owners["callbacks", "LambdaCallback"] == pytest.approx(6 * PLANTED_MS, rel=0.3)
+    run = recorded()
+    assert sum(WAITED_MS) <= run.owners["callbacks", "LambdaCallback"] <= run.total_ms("callbacks") + 1e-3
 
 
 def test_the_sanity_check_is_validation(runs_dir, recorded):
@@ -135,8 +138,9 @@ def test_training_goes_on_after_a_validation_in_the_middle_of_an_epoch(runs_dir,
         module, loader(6), loader(1)
     )
     run = recorded()
-    assert run.typical_ms("forward") == pytest.approx(PLANTED_MS, abs=4)
-    assert run.total_ms("validation") < 6 * PLANTED_MS
+    assert min(run.steps["forward_ns"]) >= PLANTED_MS * 1e6  # at every step, also after a validation
+    assert run.quiet_ms("forward") < PLANTED_MS + 4
+    assert run.total_ms("validation") >= 3 * PLANTED_MS
 
 
 def test_restarted_workers_are_the_loaders_start_and_no_wait_for_data(runs_dir, recorded):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 
+import patience
 import torch
 
+patience.wait_patiently()
 CAUSES = (
     "healthy",
     "accounted",

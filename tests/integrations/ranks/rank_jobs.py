@@ -7,16 +7,20 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import psutil
+from own_time import OwnTime
+from waiting import LIMIT_S
 
 from traceml_core.history.reader import HistoryReader
 from traceml_core.reporting.summary import FinalSummary, decode_summary
+from traceml_core.samplers.process_tree import descendants
 
 FITS = str(Path(__file__).parent / "fits.py")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
-LIMIT_S = 150
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -24,7 +28,8 @@ class Told(msgspec.Struct, frozen=True):
 
     case: str
     rank: int
-    wall_s: float
+    began_s: float
+    ended_s: float
     weights: str
 
 
@@ -74,7 +79,7 @@ def environment_of(**variables: str) -> dict[str, str]:
 
 def wait_all(processes: Sequence[subprocess.Popen[str]], folder: Path) -> Launched:
     """Wait for processes that make up a job."""
-    outputs = [process.communicate(timeout=LIMIT_S) for process in processes]
+    outputs = [process.communicate(timeout=3 * LIMIT_S) for process in processes]
     errors = "".join(error for _, error in outputs)
     assert [process.returncode for process in processes] == [0] * len(processes), errors
     # Forked ranks share a pipe and may begin in the middle of a line.
@@ -97,3 +102,18 @@ def begin(command: Sequence[str], folder: Path, variables: Mapping[str, str] | N
 def launch(command: Sequence[str], folder: Path) -> Launched:
     """Run a command to its end."""
     return wait_all([begin(command, folder)], folder)
+
+
+def launch_watched(command: Sequence[str], folder: Path) -> tuple[Launched, OwnTime]:
+    """Run a command to its end; and the time that it and all that it started did not spend waiting for a core."""
+    job = begin(command, folder)
+    family = {job.pid: psutil.Process(job.pid)}
+
+    def members() -> list[psutil.Process]:
+        for pid in descendants(job.pid):
+            with suppress(psutil.NoSuchProcess):
+                family.setdefault(pid, psutil.Process(pid))
+        return list(family.values())
+
+    with OwnTime(members) as own_time:
+        return wait_all([job], folder), own_time

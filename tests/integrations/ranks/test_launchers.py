@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from rank_jobs import FITS, TORCHRUN, begin, launch, wait_all
@@ -51,10 +53,12 @@ def test_torchrun_with_lightning(launched):
 def test_slurm_with_lightning(tmp_path):
     pytest.importorskip("lightning")
     job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
-    job |= {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    job |= {"SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1"}
     command = (sys.executable, FITS, "lightning", "ddp", "both")
     ranks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in (0, 1)]
-    done = wait_all([begin(command, tmp_path, {**job, **rank}) for rank in ranks], tmp_path)
+    with kept_port() as port:
+        job["MASTER_PORT"] = str(port)
+        done = wait_all([begin(command, tmp_path, {**job, **rank}) for rank in ranks], tmp_path)
     assert_whole(done)
     assert_said_once(done.stderr)
     assert done.summary("both").run.labels == {"slurm_job_id": "4711"}
@@ -78,28 +82,44 @@ def test_a_loop_of_ones_own_under_torchrun(launched, tmp_path):
     assert_said_once(done.stderr, times=2)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """A port that nobody is given meanwhile, and that a server which may use an address again can listen at."""
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        yield keeper.getsockname()[1]
 
 
 FOUND_NONE = "TraceML: rank 1 found no run to join and is not recorded; rank 0 needs a TraceMLCallback that is on\n"
 LOOP = """
 import os, pathlib, time
+import patience
 import torch
 from traceml_core.sdk import trace_run
 
+patience.wait_patiently()
+RANK = int(os.environ["RANK"])
+
+def meet(what):
+    pathlib.Path(f"{what}-{RANK}").touch()
+    while not pathlib.Path(f"{what}-{1 - RANK}").exists():
+        time.sleep(0.01)
+
 def train(case):
+    # A run of this length is over before a late rank could join it, and its report does not wait long for the others.
+    meet(f"{case}-begins")
     with trace_run(runs_dir=f"runs/{case}") as run:
         for batch in run.batches(range(40)):
             with run.step():
                 time.sleep(0.005)
-
-# Both ranks are up: a run of this length is over before a late one could join it.
-pathlib.Path(f"up-{os.environ['RANK']}").touch()
-while len(list(pathlib.Path().glob("up-*"))) < 2:
-    time.sleep(0.01)
+        while run._session._runtime.has_ticket is None:
+            time.sleep(0.01)
+        meet(f"{case}-is-joined")
+        if RANK == 0:
+            meet(f"{case}-ends")
+    if RANK == 1:
+        meet(f"{case}-ends")
 
 train("before")
 torch.distributed.init_process_group("gloo")

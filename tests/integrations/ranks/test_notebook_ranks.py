@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from rank_jobs import FITS, Launched
+from waiting import LIMIT_S
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +32,10 @@ def test_ranks_of_a_notebook_give_one_report_below_the_cell(framework, tmp_path)
     pytest.importorskip(framework)
     cells = [nbformat.v4.new_code_cell(source) for source in (PREPARE, CELLS[framework])]
     document = nbformat.v4.new_notebook(cells=cells)
-    client = nbclient.NotebookClient(document, timeout=90, resources={"metadata": {"path": str(tmp_path)}})
+    limit_s = int(LIMIT_S)
+    client = nbclient.NotebookClient(
+        document, timeout=limit_s, startup_timeout=limit_s, resources={"metadata": {"path": str(tmp_path)}}
+    )
     client.execute()
     shown = "".join(output.text for output in document.cells[1].outputs if output.output_type == "stream")
     done = Launched(tmp_path, [], shown)

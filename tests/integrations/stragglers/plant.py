@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Iterator
 
+import patience
 import torch
 
+patience.wait_patiently()
 LATE = 1
 PLANTED_MS = 40.0
 STEPS = 40

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 
+import patience
 import torch
 from accelerate import Accelerator
 
@@ -42,6 +43,7 @@ def train(model):
     print("weights", [parameter.tolist() for parameter in model.parameters()], torch.rand(1))
 
 
+patience.wait_patiently()
 torch.manual_seed(1)
 train(Model())
 train(Model(fail_at=5))

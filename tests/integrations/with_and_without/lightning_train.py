@@ -3,6 +3,7 @@
 import sys
 
 import lightning as pl
+import patience
 import torch
 
 from traceml_lightning import TraceMLCallback
@@ -41,6 +42,7 @@ def fit(model, bar):
     print("weights", [parameter.tolist() for parameter in model.parameters()], torch.rand(1))
 
 
+patience.wait_patiently()
 torch.manual_seed(1)
 fit(Model(), bar=True)
 fit(Model(fail_at=4), bar=False)

@@ -2,6 +2,7 @@
 
 import sys
 
+import patience
 import torch
 from transformers import Trainer, TrainingArguments
 
@@ -38,6 +39,7 @@ def train(model, bar):
     print("weights", [parameter.tolist() for parameter in model.parameters()], torch.rand(1))
 
 
+patience.wait_patiently()
 torch.manual_seed(1)
 train(Model(), bar=True)
 train(Model(fail_at=5), bar=False)
