@@ -8,7 +8,6 @@ from concurrent.futures import wait
 from queue import Empty, SimpleQueue
 
 import pytest
-from session_scripts import wait_for
 from telemetry_factory import make_batch, make_finish, make_hello, make_step_row
 from waiting import LIMIT_S, wait_for
 
