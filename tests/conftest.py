@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 HERE = Path(__file__).parent
+# Whoever starts the tests in the background has SIGINT ignored, and scripts that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Scripts that tests start find the packages as the tests do, installed or not, and `patience`.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH"))))
 sys.path += [str(HERE / "reporting"), str(HERE / "reporting" / "summary")]

@@ -239,13 +239,13 @@ class StepTracker:
         else:
             self._optimizer_ends(optimizer)
 
-    @_event
     def _split_backward(self) -> None:
         """What came after this rank's own last gradient was the wait for others."""
-        stamps = [arrival.take() for arrival in self.arrivals]
-        arrived_ns = max((stamp for stamp in stamps if stamp is not None), default=None)
-        if arrived_ns is not None:
-            self.clock.book(GRAD_SYNC, arrived_ns)
+        last_ns = 0
+        for arrival in self.arrivals:
+            last_ns = max(last_ns, arrival.take() or 0)
+        if last_ns and self.listens():
+            self.clock.book(GRAD_SYNC, last_ns)
 
     @_event
     def _fetch(self, role: LoaderRole) -> None:
