@@ -17,7 +17,7 @@ def test_ranks_that_send_as_fast_as_they_can_lose_nothing():
 
 
 def test_ranks_that_send_step_by_step_lose_nothing():
-    served = scale.paced(12, 1.0)
+    served = scale.paced(12, 2.0)
     assert served.rows == served.sent > 12 * 2 * 5
     assert served.dropped == 0
 

@@ -10,6 +10,13 @@ from typing import Any
 import psutil
 import pytest
 
+# A crowded machine may start Ray slowly; that it is full of others is no reason to kill workers.
+RAYS_OWN = {
+    "RAY_raylet_start_wait_time_s": "120",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_local_fs_capacity_threshold": "1",
+}
+
 
 @pytest.fixture(scope="module")
 def ray_of_two_cpus() -> Iterator[Any]:
@@ -19,6 +26,8 @@ def ray_of_two_cpus() -> Iterator[Any]:
 
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", os.pathsep.join((str(Path(__file__).parent), os.environ["PYTHONPATH"])))
+        for name, value in RAYS_OWN.items():
+            environment.setenv(name, value)
         ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
         yield ray
         ray.shutdown()
