@@ -299,6 +299,16 @@ def test_what_gathers_in_a_long_time_without_a_step_is_added_up_on_the_way():
     assert taken.spent_ns[Phase.VALIDATION] == sum(taken.spent_ns) == 3 * MOMENTS_LIMIT
 
 
+def test_what_is_booked_in_a_long_evaluation_is_added_up_on_the_way():
+    clock, watch = make_clock()
+    for _ in range(2 * MOMENTS_LIMIT):
+        watch.passes(3)
+        clock.book(Phase.VALIDATION)
+    taken = clock.take()
+    assert len(taken.pieces) <= MOMENTS_LIMIT
+    assert taken.spent_ns[Phase.VALIDATION] == sum(taken.spent_ns) == 6 * MOMENTS_LIMIT
+
+
 def test_where_somebody_listens_what_gathers_is_added_up_too():
     clock, watch = make_clock()
     clock.on_boundary(lambda slot: None)

@@ -135,6 +135,8 @@ class PhaseClock:
             self._pieces.append(((slot,), [now]))
         if self._booked is not None:
             self._booked(slot, since_ns)
+        if len(self._pieces) > MOMENTS_LIMIT:
+            self._fold()
 
     def unwind(self) -> None:
         """Drop whatever is on the stack: after an exception, or where a loop begins or ends."""
