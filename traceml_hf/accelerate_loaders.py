@@ -230,9 +230,9 @@ def install(loader: Any, tracker: LoaderListener) -> LoaderRole | None:
     proxied = _Proxied(base, tracker, role)
     proxied.reads_ahead = issubclass(kind, (DataLoaderShard, DataLoaderDispatcher))
     proxied.tells = getattr(kind, "__iter__", None) is DataLoaderShard.__iter__
-    attributes["base_dataloader"] = LoaderProxy(proxied)
     if proxied.tells:
         _change_kind(loader, type(kind.__name__, (_WatchedShard, kind), {"__module__": kind.__module__}))
+    attributes["base_dataloader"] = LoaderProxy(proxied)
     if not hasattr(base, "state_dict"):
         # Asked at every batch, and answered by the absence of that method: a proxy makes the question expensive.
         attributes["_update_state_dict"] = bool  # does nothing, and sooner than a function of ours

@@ -86,8 +86,7 @@ class TrainerLoop:
         self._fetched = True
         self._steps.fetch()
         if role.fresh:
-            role.fresh, self.has_counted = False, True
-            self._steps.micro_batch(*role.size)
+            self._count_batch(role)
 
     def step_begins(self, **_: Any) -> None:
         """The window's batches are there."""
@@ -97,8 +96,7 @@ class TrainerLoop:
             self._fetched_unseen()
         role = self._role
         if role is not None and role.fresh:
-            role.fresh, self.has_counted = False, True
-            self._steps.micro_batch(*role.size)
+            self._count_batch(role)
         if self._starting:
             self._end_start()
 
@@ -121,6 +119,11 @@ class TrainerLoop:
         """A micro-batch that nobody saw fetched has gone backward."""
         self._steps.micro_batch()
 
+    def _count_batch(self, role: Any) -> None:
+        """Count the batch that was handed out last."""
+        role.fresh, self.has_counted = False, True
+        self._steps.micro_batch(*role.size)
+
     def _fetched_unseen(self) -> None:
         """Nobody saw the batches fetched (a resumed epoch has another loader): the gap was the wait for them."""
         self.clock.book(Phase.LOADER_START if self._starting else Phase.INPUT_WAIT)
@@ -135,14 +138,15 @@ class TrainerLoop:
 class TimedForward(WatchedCall):
     """The call of the outermost module. In eval mode that is an evaluation, which is told of later."""
 
-    def __init__(self, clock: PhaseClock, module: Any, name: str) -> None:
-        """Time the calls of `module`."""
+    def __init__(self, loop: TrainerLoop, module: Any, name: str) -> None:
+        """Time the calls of `module` while `loop` is open: somebody may keep this for longer."""
         super().__init__(module, name)
-        self._note, self._now = clock.note, clock.now
+        self._loop = loop
+        self._note, self._now = loop.clock.note, loop.clock.now
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Call the module."""
-        if not self._module.training:
+        if not (self._module.training and self._loop.is_open):
             return self._call(*inputs, **options)
         self._note((FORWARD, self._now()))
         try:

@@ -53,7 +53,7 @@ class TrainerWatch:
             self._split_backward(trainer.model)
         self._replace(trainer.accelerator, "backward", self._backward)
         self._replace(trainer.accelerator, "clip_grad_norm_", functools.partial(_in_phase, self._clock, OPTIMIZER))
-        self._undo.append(watch_calls(trainer.model_wrapped, functools.partial(TimedForward, self._clock)))
+        self._undo.append(watch_calls(trainer.model_wrapped, functools.partial(TimedForward, self._loop)))
 
     def take_off(self) -> None:
         """Leave every instance as it was found. Safe to repeat."""
