@@ -96,9 +96,12 @@ def test_the_tuner_opens_no_run(runs_dir, tmp_path):
 def test_the_trial_steps_of_a_finder_are_none_of_the_runs(finder, runs_dir, recorded, tmp_path):
     options = {"num_training_steps": 12} if finder == "LearningRateFinder" else {"max_trials": 2, "steps_per_trial": 3}
     callback = getattr(pl.pytorch.callbacks, finder)(**options)
-    trainer(runs_dir, callback, default_root_dir=tmp_path, limit_train_batches=4).fit(_Tunable())
+    fitted = trainer(runs_dir, callback, default_root_dir=tmp_path, limit_train_batches=4)
+    fitted.fit(_Tunable())
     run = recorded()
-    assert list(run.steps["step"]) == [1, 2, 3, 4]
+    trained = fitted.global_step  # 4, or fewer under Lightning 2.2, whose fit ends early after a learning rate finder
+    assert trained > 0
+    assert list(run.steps["step"]) == list(range(1, trained + 1))
     assert run.owners["callbacks", finder] > 0
 
 

@@ -6,6 +6,7 @@ import time
 
 import lightning as pl
 import pytest
+import torch._dynamo  # noqa: F401  Lightning 2.2 loads it in the first fit, before any sign of a run: docs/compatibility.md
 from lightning_models import Plain, loader, trainer, wait
 
 END_MS = 150.0
