@@ -187,6 +187,17 @@ def test_gpus_are_looked_at_by_one_rank_of_a_node_alone():
     assert GpuSampler(make_context(local_rank=1), lambda: pytest.fail("asked for the driver")).sample() == []
 
 
+def test_a_rank_that_was_bound_to_a_gpu_of_its_own_looks_at_it(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    (row,) = GpuSampler(make_context(local_rank=1), lambda: Driver(*FOUR)).sample()
+    assert row.uuid[4] == "b"
+
+
+def test_ranks_that_share_their_gpus_leave_them_to_the_first(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert GpuSampler(make_context(local_rank=1), lambda: pytest.fail("asked for the driver")).sample() == []
+
+
 def test_without_a_driver_there_are_no_rows():
     assert GpuSampler(make_context(), lambda: None).sample() == []
 

@@ -1,7 +1,8 @@
-"""The GPU sampler: utilisation, memory, temperature and power of the GPUs that the job can see, once a node."""
+"""The GPU sampler: utilisation, memory, temperature and power of the GPUs that the job can see, each by one rank."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -30,17 +31,23 @@ class GpuRow(Row, frozen=True):
 
 
 class GpuSampler:
-    """Looks at every visible GPU, on one rank a node."""
+    """Looks at every visible GPU, on the first rank of a node; on the others where each was left GPUs of its own."""
 
     def __init__(self, context: SamplerContext, find_library: Callable[[], Any | None] = library) -> None:
         """Find the GPUs once."""
         self._unix_ns = context.unix_ns
-        self._nvml = find_library() if context.identity.local_rank == 0 else None
+        self._nvml = find_library() if _must_look(context.identity.local_rank) else None
         self._gpus = [] if self._nvml is None else gpus_of_this_process(self._nvml)
 
     def sample(self) -> Sequence[Row]:
         """A row a GPU; none without a driver."""
         return [gpu_row(self._nvml, gpu, self._unix_ns()) for gpu in self._gpus]
+
+
+def _must_look(local_rank: int) -> bool:
+    """Whether the node's first rank cannot see this rank's GPUs: it was left too few to share them with all before it."""
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return local_rank == 0 or (variable is not None and len(variable.split(",")) <= local_rank)
 
 
 def gpu_row(nvml: Any, gpu: Gpu, at_ns: int) -> GpuRow:
