@@ -120,10 +120,11 @@ class AggregatorHandle:
             return
         self._stopped = True
         self._ending.set()
-        if self._keeper is not None:
-            self._keeper.join()  # it may be starting the aggregator again, which must be the one that is told to end
+        until_s = time.monotonic() + min(timeout_s, STOP_LIMIT_S)
+        if self._keeper is not None:  # it may be starting the aggregator again, and that one must be told to end
+            self._keeper.join(min(timeout_s, STOP_LIMIT_S))
         self._process.close_pipe()
-        if not self._process.wait(min(timeout_s, STOP_LIMIT_S)):
+        if not self._process.wait(max(until_s - time.monotonic(), 0.0)):
             self._process.abandon()
         self._listener.close()
 

@@ -45,7 +45,7 @@ class GpuSampler:
 
 
 def _must_look(local_rank: int) -> bool:
-    """Whether the node's first rank cannot see this rank's GPUs: it was left too few to share them with all before it."""
+    """Whether this rank was left GPUs that the node's first cannot see: too few for it and all ranks before it."""
     variable = os.environ.get("CUDA_VISIBLE_DEVICES")
     return local_rank == 0 or (variable is not None and len(variable.split(",")) <= local_rank)
 
