@@ -99,8 +99,8 @@ def test_the_trial_steps_of_a_finder_are_none_of_the_runs(finder, runs_dir, reco
     fitted = trainer(runs_dir, callback, default_root_dir=tmp_path, limit_train_batches=4)
     fitted.fit(_Tunable())
     run = recorded()
-    trained = fitted.global_step  # 4, or fewer under Lightning 2.2, whose fit ends early after a learning rate finder
-    assert trained > 0
+    trained = fitted.global_step  # fewer than 4, or none, after a learning rate finder under Lightning 2.2
+    assert trained == 4 or pl.__version__.startswith("2.2.")
     assert list(run.steps["step"]) == list(range(1, trained + 1))
     assert run.owners["callbacks", finder] > 0
 

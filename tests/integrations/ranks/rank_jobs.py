@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,15 @@ from traceml_core.samplers.process_tree import descendants
 
 FITS = str(Path(__file__).parent / "fits.py")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
+
+
+@contextmanager
+def kept_port() -> Iterator[int]:
+    """A port that nobody is given meanwhile, and that a server which may use an address again can listen at."""
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        yield keeper.getsockname()[1]
 
 
 class Told(msgspec.Struct, frozen=True):

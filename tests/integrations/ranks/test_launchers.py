@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
-from rank_jobs import FITS, TORCHRUN, begin, launch, wait_all
+from rank_jobs import FITS, TORCHRUN, begin, kept_port, launch, wait_all
 
 pytestmark = pytest.mark.slow
 
@@ -80,15 +77,6 @@ def test_a_loop_of_ones_own_under_torchrun(launched, tmp_path):
     for case in ("before", "after"):
         assert_whole(done, case)
     assert_said_once(done.stderr, times=2)
-
-
-@contextmanager
-def kept_port() -> Iterator[int]:
-    """A port that nobody is given meanwhile, and that a server which may use an address again can listen at."""
-    with socket.socket() as keeper:
-        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        keeper.bind(("127.0.0.1", 0))
-        yield keeper.getsockname()[1]
 
 
 FOUND_NONE = "TraceML: rank 1 found no run to join and is not recorded; rank 0 needs a TraceMLCallback that is on\n"

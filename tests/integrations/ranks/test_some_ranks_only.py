@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from rank_jobs import FITS, launch_watched
+from rank_jobs import FITS, kept_port, launch_watched
 
 pytestmark = pytest.mark.slow
 
@@ -14,7 +14,7 @@ CASES = ("rank_0_only", "rank_1_only", "disabled_on_0", "disabled_on_1", "both_a
 ACCELERATE_LAUNCH = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu")
 LAUNCHERS = {
     "lightning": (sys.executable, FITS, "lightning", "ddp"),
-    "accelerate": (*ACCELERATE_LAUNCH, "--num_processes=2", "--main_process_port=0", FITS, "accelerate", "launch"),
+    "accelerate": (*ACCELERATE_LAUNCH, "--num_processes=2", "--main_process_port={port}", FITS, "accelerate", "launch"),
 }
 # What the design lets TraceML add to a short run; the limits that ranks wait for each other by are far above it. Of
 # the time in which nobody does anything, that is: how fast those work who do is the machine's.
@@ -26,7 +26,9 @@ def watched(request, tmp_path_factory):
     """Trainings with and without, in the same two processes; the first of all pays for what is loaded."""
     pytest.importorskip(request.param)
     folder = tmp_path_factory.mktemp(request.param)
-    return launch_watched((*LAUNCHERS[request.param], "both", "plain", *CASES), folder)
+    with kept_port() as port:  # Accelerate 0.34 takes the port 0 by its word, and waits there for ever
+        launcher = [part.format(port=port) for part in LAUNCHERS[request.param]]
+        return launch_watched((*launcher, "both", "plain", *CASES), folder)
 
 
 @pytest.fixture
