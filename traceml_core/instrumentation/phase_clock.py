@@ -122,7 +122,10 @@ class PhaseClock:
         For what is known only afterwards: where a framework tells at its end that a checkpoint was written. Inside an
         around-step phase an in-step phase is given nothing.
         """
-        now = self.now()
+        now, moves = self.now(), self._moves
+        if since_ns is not None and self._boundary is None and moves and moves[-1] < since_ns <= now:
+            moves.extend((slot, since_ns, ~slot, now))  # an enter and a leave, which are looked up with the others
+            return
         self._settle()
         owner = self._stack.owner
         if slot <= UNATTRIBUTED < owner:
