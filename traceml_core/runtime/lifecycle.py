@@ -260,12 +260,13 @@ def start_runtime(
     started_ns: int,
     aggregator: AggregatorHandle | None = None,
     end_joining: Callable[[], None] = lambda: None,
+    watched_pid: int | None = None,
 ) -> RuntimeHandle:
     """Start this process's telemetry, or join the one that runs in it: then its clock and steps are the handle's.
 
     `find_ticket` is called on the sender's thread; it is given an event that is set when the run is about to end, after
     which it must not wait for long. `end_joining` is called there when training is over. `started_ns` is perf_counter's
-    at the begin of the run.
+    at the begin of the run. `watched_pid` is the process whose tree is sampled; null: this one.
 
     Raises:
         RuntimeError: no thread can be started.
@@ -276,7 +277,7 @@ def start_runtime(
         identity=identity,
         clock=clock,
         steps=steps,
-        watched_pid=os.getpid(),
+        watched_pid=os.getpid() if watched_pid is None else watched_pid,
         device=lambda: facts().device,
         sample_interval_s=settings.sample_interval_s,
         unix_ns=steps.unix_ns,
