@@ -18,7 +18,7 @@ from traceml_core.instrumentation.step_recorder import StepRecorder
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.aggregator_config import AggregatorConfig
 from traceml_core.runtime.console import say as say
-from traceml_core.runtime.console import shown
+from traceml_core.runtime.console import say_in_passing, shown
 from traceml_core.runtime.forked import let_go_when_forked
 from traceml_core.runtime.sampler_registry import samplers_for
 from traceml_core.runtime.sender import SampledRows, Sender
@@ -293,6 +293,7 @@ def start_runtime(
         keep_aggregator=(lambda: True) if aggregator is None else aggregator.keep_running,
         tell_silence=lambda: _tell_silence(identity, aggregator),
         end_joining=end_joining,
+        tell_line=say_in_passing,
     )
     handle = RuntimeHandle(clock, steps, sender)
     if identity.rank == 0:
