@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -102,7 +103,5 @@ def test_a_line_stands_by_itself_above_the_progress_bar_which_stays_whole(script
 
 
 def test_what_is_no_terminal_is_told_nothing(capfd):
-    import subprocess
-
     subprocess.run([sys.executable, "-c", NO_TERMINAL], check=True)
     assert capfd.readouterr().err == ""
