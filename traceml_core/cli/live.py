@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,13 +44,12 @@ def live(run: str | None, runs_dir: str) -> None:
             _print_end(ended, folder)
     except (RunLookupError, SummaryUnavailableError) as error:
         raise CommandError(str(error)) from error
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def _has_screen() -> bool:
     """Whether stdout is a terminal that can move its cursor."""
-    import os
-    import sys
-
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown", "")
 
 

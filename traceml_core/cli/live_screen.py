@@ -100,24 +100,17 @@ class LiveScreen:
         self._live.update(shown, refresh=True)
 
     def is_left_within(self, timeout_s: float) -> bool:
-        """Wait; True as soon as a person wants to leave. A terminal of another size is drawn anew meanwhile.
-
-        Raises:
-            SystemExit: with 130 on Ctrl-C.
-        """
+        """Wait; True as soon as a person wants to leave. A terminal of another size is drawn anew meanwhile."""
         until_s = time.monotonic() + timeout_s
         size = shutil.get_terminal_size()
-        try:
-            while time.monotonic() < until_s:
-                if self._suspended:
-                    self._stop_for_a_while()
-                if self._key() in KEYS_THAT_LEAVE:
-                    return True
-                if shutil.get_terminal_size() != size:
-                    size = shutil.get_terminal_size()
-                    self._live.refresh()
-        except KeyboardInterrupt:
-            raise SystemExit(128 + signal.SIGINT) from None
+        while time.monotonic() < until_s:
+            if self._suspended:
+                self._stop_for_a_while()
+            if self._key() in KEYS_THAT_LEAVE:
+                return True
+            if shutil.get_terminal_size() != size:
+                size = shutil.get_terminal_size()
+                self._live.refresh()
         return False
 
     def _key(self) -> bytes:

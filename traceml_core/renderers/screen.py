@@ -13,13 +13,27 @@ from traceml_core.reporting.card import budget_lines, head_lines, notes, other_i
 from traceml_core.reporting.card_layout import Look, row, spread
 from traceml_core.reporting.summary import FinalSummary
 
-# With fewer lines than this every block is at its shortest.
-ROOMY_LINES = 34
-FEW_SENTENCE_LINES = 2
-FEW_PHASES = 4
+
+class Density(msgspec.Struct, frozen=True):
+    """How much of the summary is shown: lines a sentence, phases with a bar of their own, other issues."""
+
+    sentence_lines: int
+    phases: int
+    others: bool
+
+
+# The fullest that fits is shown.
+DENSITIES = (
+    Density(8, 8, True),
+    Density(3, 6, True),
+    Density(2, 4, True),
+    Density(2, 4, False),
+    Density(2, 2, False),
+    Density(1, 2, False),
+)
 # A person begins to wonder when numbers that come every two seconds have not changed for this long.
 STALE_AFTER_S = 10.0
-KEYS = "q or Ctrl-C leaves this view; training goes on"
+KEYS = "q or Ctrl-C leaves this view; the run goes on"
 
 logger = get_error_logger("LiveView")
 
@@ -33,14 +47,14 @@ class Freshness(msgspec.Struct, frozen=True):
 
 def screen_lines(summary: FinalSummary, fresh: Freshness, look: Look, lines: int) -> list[Text]:
     """Exactly `lines` lines: verdict, phases, sections, telemetry, and at the bottom how to leave."""
-    roomy = lines >= ROOMY_LINES
-    views = _section_views(summary, look)
-    verdict = verdict_lines(summary, look) if roomy else verdict_lines(summary, look, FEW_SENTENCE_LINES)
-    budget = budget_lines(summary, look) if roomy else budget_lines(summary, look, FEW_PHASES)
-    last = [*other_issue_lines(summary, look), *_telemetry(summary, look)]
     room = lines - 1  # the footer's
-    body = [*head_lines(summary, look)[:1], *_apart(verdict, budget), Text()]
-    body += [*_facts(views, room - len(body) - len(last)), *last]
+    views = _section_views(summary, look)
+    least = sum(len(view.lines) for view in views)
+    for density in DENSITIES:
+        above, below = _above(summary, look, density), _below(summary, look, density)
+        if len(above) + least + len(below) <= room:
+            break
+    body = [*above, *_facts(views, room - len(above) - len(below)), *below]
     return [*_exactly(body, room), spread(Text(f" {KEYS}", "dim"), _news(fresh, look), look)]
 
 
@@ -53,6 +67,18 @@ def waiting_lines(name: str, fresh: Freshness, look: Look, lines: int) -> list[T
         Text(" They come within seconds of the first step, or of the start of a watched command.", "dim"),
     ]
     return [*_exactly(body, lines - 1), spread(Text(f" {KEYS}", "dim"), _news(fresh, look), look)]
+
+
+def _above(summary: FinalSummary, look: Look, density: Density) -> list[Text]:
+    """What ran, the verdict and the phases."""
+    verdict = verdict_lines(summary, look, density.sentence_lines)
+    budget = budget_lines(summary, look, density.phases)
+    return [*head_lines(summary, look)[:1], *_apart(verdict, budget), Text()]
+
+
+def _below(summary: FinalSummary, look: Look, density: Density) -> list[Text]:
+    """Other issues, and how well all this is measured."""
+    return [*(other_issue_lines(summary, look) if density.others else []), *_telemetry(summary, look)]
 
 
 def _section_views(summary: FinalSummary, look: Look) -> list[SectionView]:
@@ -94,7 +120,7 @@ def _telemetry(summary: FinalSummary, look: Look) -> list[Text]:
 
 def _news(fresh: Freshness, look: Look) -> Text:
     if fresh.owner_is_gone:
-        return Text(look.shown("the training process is gone; its report is on its way "), "yellow")
+        return Text(look.shown("its process is gone; its report is on its way "), "yellow")
     if fresh.age_s > STALE_AFTER_S:
         return Text(look.shown(f"no news for {seconds(round(fresh.age_s))} "), "yellow")
     return Text("live ", "green")
