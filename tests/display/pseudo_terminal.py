@@ -28,8 +28,8 @@ class PseudoTerminal:
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         self.before = termios.tcgetattr(self.slave)
         self.output = b""
-        self._screen = pyte.Screen(columns, lines)
-        self._stream = pyte.ByteStream(self._screen)
+        self.screen = pyte.Screen(columns, lines)
+        self._stream = pyte.ByteStream(self.screen)
         kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             words,
@@ -61,7 +61,7 @@ class PseudoTerminal:
             part = os.read(self.master, 65536)
             self.output += part
             self._stream.feed(part)
-        return "\n".join(self._screen.display)
+        return "\n".join(self.screen.display)
 
     def wait_for_text(self, text: str) -> str:
         """The screen as soon as it shows `text`."""
