@@ -40,6 +40,15 @@ with Progress() as progress:
             threading.Thread(target=say_in_passing, args=(f"line at {step} " + 100 * "x",)).start()
     time.sleep(0.1)
 """
+TRAINING = """
+import time
+from tqdm.auto import tqdm
+from traceml_core.sdk import trace_run
+with trace_run(name="digits", runs_dir="runs", mode="cli") as run:
+    for _ in run.batches(tqdm(range(60000), ncols=70)):
+        with run.step(), run.phase("forward"):
+            time.sleep(0.001)
+"""
 NO_TERMINAL = "from traceml_core.runtime.console import say_in_passing; say_in_passing('nobody reads this')"
 
 
@@ -100,6 +109,17 @@ def test_a_line_stands_by_itself_above_the_progress_bar_which_stays_whole(script
     assert all(row.endswith("xxx...") and len(row) < 80 for row in rows[:4])
     assert len(rows) == 5
     assert "100%" in rows[4]
+
+
+def test_a_training_in_this_mode_says_its_line_in_its_own_terminal(tmp_path):
+    with PseudoTerminal([sys.executable, "-c", TRAINING], 120, 24, cwd=tmp_path) as terminal:
+        terminal.wait_for_text("TraceML: recording to")
+        screen = terminal.wait_for_text(" steps in ")
+        terminal.type(b"\x03")
+        terminal.wait_for_end()
+    (line,) = [row for row in screen.splitlines() if " steps in " in row]
+    assert line.startswith("TraceML: ")
+    assert " | " in line
 
 
 def test_what_is_no_terminal_is_told_nothing(capfd):

@@ -8,10 +8,12 @@ import subprocess
 import time
 
 import msgspec
+import psutil
 import pytest
-from pseudo_terminal import PseudoTerminal, traceml
+from pseudo_terminal import ALTERNATE_SCREEN, PseudoTerminal, traceml
 from run_factory import make_run_folder
 from summary_factory import make_issue, make_summary
+from waiting import wait_for
 
 from traceml_core.core.atomic_files import write_atomic
 from traceml_core.reporting.summary import FinalSummary, encode_summary
@@ -67,6 +69,22 @@ def test_the_terminal_is_left_as_it_was(folder, columns, lines, ended_by, code):
         assert terminal.wait_for_end() == code
         terminal.assert_left_as_it_was()
         assert b"Traceback" not in terminal.output
+
+
+def test_the_shell_has_its_terminal_while_the_view_is_suspended_and_then_the_view_is_back(folder):
+    put(folder, running())
+    with PseudoTerminal(traceml("live", folder), 80, 24) as terminal:
+        process = psutil.Process(terminal.process.pid)
+        terminal.wait_for_text("INPUT BOUND")
+        terminal.process.send_signal(signal.SIGTSTP)
+        wait_for(lambda: process.status() == psutil.STATUS_STOPPED)
+        terminal.read()
+        terminal.assert_left_as_it_was()
+        terminal.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: terminal.read() and terminal.output.count(ALTERNATE_SCREEN[0]) == 2)
+        terminal.type(b"q")
+        assert terminal.wait_for_end() == 0
+        terminal.assert_left_as_it_was()
 
 
 def test_it_waits_for_the_first_numbers_follows_them_and_ends_with_the_report(folder):
