@@ -120,10 +120,10 @@ def _telemetry(summary: FinalSummary, look: Look) -> list[Text]:
 
 def _news(fresh: Freshness, look: Look) -> Text:
     if fresh.owner_is_gone:
-        return Text(look.shown("its process is gone; its report is on its way "), "yellow")
+        return Text(look.shown("its process is gone; its report is on its way"), "yellow")
     if fresh.age_s > STALE_AFTER_S:
-        return Text(look.shown(f"no news for {seconds(round(fresh.age_s))} "), "yellow")
-    return Text("live ", "green")
+        return Text(look.shown(f"no news for {seconds(round(fresh.age_s))}"), "yellow")
+    return Text("live", "green")
 
 
 def _apart(*blocks: list[Text]) -> list[Text]:

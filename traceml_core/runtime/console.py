@@ -13,6 +13,7 @@ import msgspec
 from traceml_core.core.settings import ReportStyle
 
 PLAIN_COLUMNS = 80
+NARROWEST = 40
 
 
 class Terminal(msgspec.Struct, frozen=True):
@@ -31,7 +32,7 @@ def say_in_passing(message: str) -> None:
     """Say one line while training goes on: on a terminal alone, and no longer than it is wide."""
     with suppress(OSError, ValueError, AttributeError):
         if sys.stderr.isatty():
-            room = terminal().columns - len("TraceML: ") - 1
+            room = max(terminal().columns, NARROWEST) - len("TraceML: ") - 1
             say(message if len(message) <= room else f"{message[: room - 3]}...")
 
 
