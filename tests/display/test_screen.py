@@ -51,6 +51,7 @@ def test_every_size_shows_verdict_phases_sections_and_health_of_a_crowded_run(li
     assert len(screen) == lines
     assert all(len(line) <= 80 for line in screen)
     text = "\n".join(screen)
+    assert text.isascii()
     health = ("Health", "7 lost")
     for words in ("[INPUT BOUND]", "Next", "waiting for data", "Step ", "Ranks", "GPU peak", "Host", *health):
         assert words in text

@@ -111,7 +111,7 @@ def test_a_rank_each_has_a_line_where_there_is_room(folder):
         screen = terminal.wait_for_text("Rank ")
 
     rows = [row.split() for row in screen.splitlines()]
-    assert ["2", "22.0", "ms", "–", "3.00", "ms", "–", "–", "–"] in rows
+    assert ["2", "22.0", "ms", "–", "–", "3.00", "ms", "–", "–", "–"] in rows
 
 
 def test_without_colour_the_same_is_said(folder):

@@ -10,12 +10,11 @@ from typing import Any
 import click
 
 from traceml_core.cli.failure import CommandError
-from traceml_core.core.settings import PREFIX, Mode, ReportStyle
+from traceml_core.core.settings import PREFIX, ReportStyle
 
 OPTIONS = (
     click.option("--name", help="Name the run. [env: TRACEML_NAME]"),
     click.option("--runs-dir", help="Where run folders are made. [env: TRACEML_RUNS_DIR]"),
-    click.option("--mode", type=click.Choice(typing.get_args(Mode)), help="How it is shown while it goes on."),
     click.option("--report", type=click.Choice(typing.get_args(ReportStyle)), help="What is printed at the end."),
 )
 

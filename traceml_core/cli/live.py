@@ -25,10 +25,11 @@ INTERVAL_S = 1.0
 @click.argument("run", required=False)
 @runs_dir_option
 def live(run: str | None, runs_dir: str) -> None:
-    """Show RUN while it goes on: verdict so far, phases, ranks, memory, host. None given: the newest run.
+    """Show a run on one screen while it goes on.
 
-    Looks at the run folder once a second, from any machine that sees it, and changes nothing. q or Ctrl-C leaves;
-    when the run ends, its report stays. Where stdout is no terminal: a line for each change.
+    RUN is a run folder; none given: the newest. It is looked at once a second, from any machine that sees it, and
+    nothing is changed. q or Ctrl-C leaves; when the run ends, its report stays. Where stdout is no terminal: a line for
+    each change.
 
     Example: traceml live
     """

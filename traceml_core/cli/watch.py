@@ -16,13 +16,15 @@ from traceml_core.cli.failure import CommandError
 @click.command(context_settings={"allow_interspersed_args": False})
 @command_options
 def watch(command: tuple[str, ...], **settings: str | None) -> None:
-    """Start COMMAND, of whatever kind, and report on memory and processor time of its processes and the machine.
+    """Start any command and report on its processes.
 
-    The command has this terminal: its streams, its Ctrl-C; other signals are passed on to it. Exit code: the
-    command's, 128 + n where signal n ended it, 127 where there is no such command. Steps and phases are seen by
-    `traceml run` or a callback only.
+    Memory and processor time of COMMAND and its children, and the machine, are looked at from outside. The command has
+    this terminal: its streams, its Ctrl-C; other signals are passed on to it. Exit code: the command's, 128 + n where
+    signal n ended it, 127 where there is no such command. Steps and phases are not seen from outside: `traceml run`.
 
-    Examples: traceml watch ./preprocess.sh, traceml watch --name etl -- python prepare.py --all
+    \b
+    Examples: traceml watch ./preprocess.sh
+              traceml watch --name etl -- python prepare.py --all
     """
     from traceml_core.cli.watched_command import WatchedCommand
     from traceml_core.core.settings import resolve_settings
@@ -38,6 +40,8 @@ def watch(command: tuple[str, ...], **settings: str | None) -> None:
         raise cannot_start(command[0], error) from error
     if resolved.name is None:
         resolved = msgspec.structs.replace(resolved, name=_name_of(command))
+    if resolved.mode == "cli":  # the terminal is the command's: nobody here knows what it draws there
+        resolved = msgspec.structs.replace(resolved, mode="summary")
     sys.exit(watched.record(resolved))
 
 

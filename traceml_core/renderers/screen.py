@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from rich.text import Text
 
-from traceml_core.core.units import count, seconds
+from traceml_core.core.units import count, milliseconds, seconds
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.renderers.registry import RENDERERS
 from traceml_core.renderers.section_renderer import SectionView
@@ -111,7 +111,7 @@ def _telemetry(summary: FinalSummary, look: Look) -> list[Text]:
     failed = sum(telemetry.failures.values())
     parts.append(f"{count(failed)} failures" if failed else "no failures")
     if telemetry.overhead_us_per_step is not None:
-        parts.append(f"{telemetry.overhead_us_per_step:.0f} µs a step")
+        parts.append(f"{milliseconds(telemetry.overhead_us_per_step / 1000)} a step")
     lines = row("Health", " · ".join(parts), look, most=1)
     for note in notes(summary):
         lines += row("Note", note, look, most=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from traceml_core.core.phases import STEP_PHASES, Phase
+from traceml_core.core.phases import STEP_PHASES
 from traceml_core.core.units import count, milliseconds
 from traceml_core.renderers.card_rows import card_rows
 from traceml_core.renderers.curve import curve
@@ -15,10 +15,10 @@ from traceml_core.reporting.summary import RankSummary, RunSummary, Section
 
 CURVE_COLUMNS = 60
 MOST_RANKS = 16
-# Of a rank's phases; what is left out is small everywhere.
-RANK_PHASES = (Phase.INPUT_WAIT, Phase.FORWARD, Phase.BACKWARD, Phase.GRAD_SYNC, Phase.OPTIMIZER)
-RANK_HEADINGS = ("step", "waiting", "forward", "backward", "grad sync", "optimizer")
-RANK_COLUMNS = 11
+RANK_METRICS = ("step_time_ms", *(f"{phase.key}_ms" for phase in STEP_PHASES))
+# The phases' own names are wider than a column.
+RANK_HEADINGS = ("step", "waiting", "copy", "forward", "backward", "grad sync", "optimizer")
+RANK_COLUMNS = 10
 
 
 def render(section: Section, run: RunSummary, look: Look) -> SectionView:
@@ -55,22 +55,20 @@ def _ranks(section: Section, look: Look) -> list[Text]:
     if len(section.ranks) < 2:
         return []
     shown = section.ranks[:MOST_RANKS]
-    lines = [Text(f" {'Rank':>{TITLE_COLUMNS - 2}}" + _cells(RANK_HEADINGS), "dim")]
-    for rank in shown:
-        lines.append(Text(f" {count(rank.rank):>{TITLE_COLUMNS - 2}}" + _cells(_means(rank))))
+    lines = [Text(_cells("Rank", RANK_HEADINGS), "dim")]
+    lines += [Text(_cells(count(rank.rank), _means(rank, look))) for rank in shown]
     if len(section.ranks) > len(shown):
         rest = f"and {count(len(section.ranks) - len(shown))} more; the row Ranks names the one furthest apart"
         lines += row("", Text(look.shown(rest), "dim"), look, most=1)
     return lines
 
 
-def _means(rank: RankSummary) -> tuple[str, ...]:
-    names = ("step_time_ms", *(f"{phase.key}_ms" for phase in RANK_PHASES))
-    return tuple(milliseconds(rank.metrics.get(name)) for name in names)
+def _means(rank: RankSummary, look: Look) -> tuple[str, ...]:
+    return tuple(look.shown(milliseconds(rank.metrics.get(name))) for name in RANK_METRICS)
 
 
-def _cells(texts: tuple[str, ...]) -> str:
-    return "".join(f"{text:>{RANK_COLUMNS}}" for text in texts)
+def _cells(title: str, texts: tuple[str, ...]) -> str:
+    return f" {title:>{TITLE_COLUMNS - 3}}" + "".join(f"{text:>{RANK_COLUMNS}}" for text in texts)
 
 
 STEP_TIME = SectionRenderer(name="step_time", render=render)
