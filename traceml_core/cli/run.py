@@ -19,7 +19,7 @@ from traceml_core.core.settings import Mode
 def run(command: tuple[str, ...], **settings: str | None) -> None:
     """Start a command with a callback in its trainers.
 
-    Every Lightning or Hugging Face trainer in COMMAND gets a TraceMLCallback, and no line of it is changed; one that has
+    Every Lightning or Hugging Face trainer in COMMAND gets a TraceMLCallback, no line of it changed; one that has
     the callback keeps its own. This process becomes the command: exit code, signals, streams, folder and arguments are
     its own. A first word that ends in .py runs under this Python. Exit code 127: there is no such command.
 
