@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Scripts that tests start find the packages as the tests do, installed or not, and `patience`.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE.parent), str(HERE), os.environ.get("PYTHONPATH"))))
-sys.path += [str(HERE / "reporting"), str(HERE / "reporting" / "summary")]
+sys.path += [str(HERE / "reporting"), str(HERE / "reporting" / "summary"), str(HERE / "display")]
 
 # How long an example takes says something of the machine alone. The same code meets the same examples, so that nobody's
 # change is refused for a case that it did not bring up; `--hypothesis-profile=explore` looks for new ones.

@@ -35,6 +35,9 @@ class TraceMLCallback(TrainerCallback):
         ValueError: a setting is unknown or not accepted; the message names it and what is accepted.
     """
 
+    gives_way = False
+    """Whether a second callback of ours in the same trainer goes before this one."""
+
     def __init__(self, **settings: Unpack[SettingsArguments]) -> None:
         """Settle the settings; nothing else happens before `train`."""
         self._settings = resolve_settings(**settings)
@@ -96,7 +99,8 @@ class TraceMLCallback(TrainerCallback):
             if trainer is None:
                 _say(state, "the trainer was not found, nothing is recorded; say TraceMLCallback().attach(trainer)")
             elif _first_of_ours(trainer) is not self:
-                _say(state, "a second TraceMLCallback in one trainer does nothing")
+                if not self.gives_way:
+                    _say(state, "a second TraceMLCallback in one trainer does nothing")
             elif TrainerRun.has_inside(trainer):
                 _say(state, "a training inside another one is told as a part of that")
             else:
@@ -117,7 +121,8 @@ class TraceMLCallback(TrainerCallback):
 def _first_of_ours(trainer: Any) -> TraceMLCallback | None:
     """The callback of this trainer that counts, where it has several."""
     callbacks = list.__iter__(trainer.callback_handler.callbacks)
-    return next((one for one in callbacks if isinstance(one, TraceMLCallback)), None)
+    ours = [one for one in callbacks if isinstance(one, TraceMLCallback)]
+    return next((one for one in ours if not one.gives_way), ours[0] if ours else None)
 
 
 def _say(state: Any, message: str) -> None:

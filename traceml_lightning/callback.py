@@ -33,6 +33,9 @@ class TraceMLCallback(_Callback):  # type: ignore[misc]
         ValueError: a setting is unknown or not accepted; the message names it and what is accepted.
     """
 
+    gives_way = False
+    """Whether a second callback of ours in the same trainer goes before this one."""
+
     def __init__(self, **settings: Unpack[SettingsArguments]) -> None:
         """Settle the settings; nothing else happens before `fit`."""
         self._settings = resolve_settings(**settings)
@@ -59,8 +62,9 @@ class TraceMLCallback(_Callback):  # type: ignore[misc]
         """Open a run, if this is a `fit` that is to be recorded."""
         if stage != "fit" or not self._settings.enabled or _is_tuning(trainer):
             return
-        if next(one for one in trainer.callbacks if isinstance(one, TraceMLCallback)) is not self:
-            say("a second TraceMLCallback in one trainer does nothing")
+        if _first_of_ours(trainer) is not self:
+            if not self.gives_way:
+                say("a second TraceMLCallback in one trainer does nothing")
             return
         with fail_open(logger, "opening the run"):
             self._run = TrainingRun(
@@ -138,6 +142,12 @@ class TraceMLCallback(_Callback):  # type: ignore[misc]
         """The run has been closed; the next `fit` opens its own."""
         self._run = None
         self._first_seen_ns = None
+
+
+def _first_of_ours(trainer: Any) -> TraceMLCallback:
+    """The callback of this trainer that counts, where it has several."""
+    ours = [one for one in trainer.callbacks if isinstance(one, TraceMLCallback)]
+    return next((one for one in ours if not one.gives_way), ours[0])
 
 
 def _is_tuning(trainer: Any) -> bool:

@@ -46,26 +46,45 @@ def perform_walks(root: Path) -> None:
         path.write_text(text.replace(future, future + imported, 1))
 
 
-def test_a_sampler_a_rule_and_a_section_are_one_file_and_one_line_each(tmp_path):
+SHOW = """
+from pathlib import Path
+from traceml_core.renderers.screen import Freshness, screen_lines
+from traceml_core.reporting.card_layout import look_for, to_text
+from traceml_core.reporting.summary import decode_summary
+
+look = look_for(80, color=False, symbols=None)
+summary = decode_summary(Path("run/final_summary.json").read_bytes())
+print(to_text(screen_lines(summary, Freshness(0.0), look, 40), look))
+"""
+
+
+def test_a_sampler_a_rule_a_section_and_its_live_view_are_one_file_and_one_line_each(tmp_path):
     shutil.copytree(
         REPOSITORY / "traceml_core", tmp_path / "traceml_core", ignore=shutil.ignore_patterns("__pycache__")
     )
     perform_walks(tmp_path)
     (tmp_path / "train.py").write_text(TRAIN)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(REPOSITORY / "tests")))}
-    done = subprocess.run(
-        [sys.executable, "train.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("train.py")
     assert (tmp_path / "run" / "errors.log").read_text() == ""
     summary = json.loads((tmp_path / "run" / "final_summary.json").read_text())
     kinds = [issue["kind"] for issue in summary["sections"]["step_time"]["issues"]]
     assert "TINY_BATCHES" in kinds
     assert re.fullmatch(r"At most \d+ files were open\.", summary["sections"]["open_files"]["diagnosis"]["summary"])
     assert "Files open" in (tmp_path / "run" / "final_summary.txt").read_text()
+    assert re.search(r"^ Files +At most \d+ files were open\.$", run("-c", SHOW), re.MULTILINE)
 
 
-def test_the_page_has_all_three_walks():
+def test_the_page_has_all_its_walks():
     page = PAGE.read_text()
-    assert len(NEW_FILE.findall(page)) == 7
-    assert [name for _, name, _, _ in REGISTRATION.findall(page)] == ["DEFAULT_SAMPLER_REGISTRY", "RULES", "SECTIONS"]
+    assert len(NEW_FILE.findall(page)) == 8
+    registries = [name for _, name, _, _ in REGISTRATION.findall(page)]
+    assert registries == ["DEFAULT_SAMPLER_REGISTRY", "RULES", "SECTIONS", "RENDERERS"]

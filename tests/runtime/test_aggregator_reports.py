@@ -140,3 +140,13 @@ def test_a_mode_without_a_display_falls_back_to_the_summary_and_errors_log_says_
     assert not folder.errors_log.exists()
     assert isinstance(driver_for("dashboard", folder), SummaryDriver)
     assert "[TraceML] mode 'dashboard' has no display of its own" in folder.errors_log.read_text()
+
+
+def test_what_a_display_says_rides_on_the_live_verdict(folder):
+    class Talkative(SummaryDriver):
+        def show(self, summary):
+            super().show(summary)
+            return f"{summary.run.steps} steps"
+
+    assert Reports(folder, Talkative(folder)).live().line == "100 steps"
+    assert Reports(folder, SummaryDriver(folder)).live().line is None

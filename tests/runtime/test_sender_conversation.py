@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from telemetry_factory import make_finish, make_identity, make_step_row
 
@@ -252,3 +253,11 @@ def test_what_a_full_wire_does_not_take_is_said_at_the_next_exchange(wire):
     assert wire.step(Welcome(1, 0)) == []
     wire.takes = True
     assert kinds(wire.step()) == [Describe, Finish]
+
+
+def test_a_line_for_the_terminal_is_told_once_also_where_a_verdict_without_one_follows(wire):
+    wire.step()
+    with_line = msgspec.structs.replace(VERDICT, line="INPUT BOUND | 5 steps")
+    wire.step(Welcome(1, 0), Ack(0, with_line), Ack(0, VERDICT))
+    assert wire.rank.take_line() == "INPUT BOUND | 5 steps"
+    assert wire.rank.take_line() is None

@@ -50,12 +50,13 @@ class Reports:
             from traceml_core.reporting.verdict import verdict_of
 
             summary = build_summary(self._folder.path, status="running", live=True)
+            line = None
             with fail_open(_logger, "showing the live summary"):
-                self._driver.show(summary)
+                line = self._driver.show(summary)
             if not self._has_drawn:
                 self._has_drawn = True
                 self._card(summary, None)  # for nobody: the first one takes longer, and training waits for the last
-            return verdict_of(summary)
+            return msgspec.structs.replace(verdict_of(summary), line=line)
         return None
 
     def final(self, status: RunStatus, request: Finish | None, asked_s: float, on_read: Callable[[], None]) -> Report:

@@ -7,7 +7,10 @@ import click
 from traceml_core import __version__
 from traceml_core.cli.demo import demo
 from traceml_core.cli.list_runs import list_runs
+from traceml_core.cli.live import live
 from traceml_core.cli.report import report
+from traceml_core.cli.run import run
+from traceml_core.cli.watch import watch
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,5 +22,5 @@ def main() -> None:
     """
 
 
-for command in (demo, report, list_runs):
+for command in (demo, report, live, list_runs, run, watch):
     main.add_command(command)

@@ -46,6 +46,11 @@ def report(run: str | None, form: str, details: bool, rebuild: bool, output: Pat
             raise CommandError(f"{output} cannot be written ({error.strerror}); choose another --output") from error
 
 
+def print_report(summary: FinalSummary, folder: Path) -> None:
+    """Print the card, as `traceml report` does."""
+    _print(_text(summary, folder, details=False, plain=False))
+
+
 def _load(run: str | None, runs_dir: str, rebuild: bool) -> tuple[FinalSummary, Path]:
     from traceml_core.core.run_folder import RunLookupError, find_run
     from traceml_core.reporting.stored_summary import SummaryUnavailableError, load_summary, read_summary

@@ -53,7 +53,12 @@ def render_card(
         return ""
     if style == "line":
         return _line(summary, look, folder)
-    blocks = [_head(summary, look), _verdict(summary, look), _budget(summary, look), _facts(summary, look, folder)]
+    blocks = [
+        head_lines(summary, look),
+        verdict_lines(summary, look),
+        budget_lines(summary, look),
+        _facts(summary, look, folder),
+    ]
     lines: list[Text] = []
     for block in blocks:
         lines += [*block, Text()] if block else []
@@ -68,13 +73,14 @@ def _line(summary: FinalSummary, look: Look, folder: str | None) -> str:
     return f"TraceML: {between.join([*parts, *([folder] if folder else [])])}\n"
 
 
-def _head(summary: FinalSummary, look: Look) -> list[Text]:
+def head_lines(summary: FinalSummary, look: Look) -> list[Text]:
     """What ran, for how long; and when so, that it failed or was interrupted, where, with which error."""
     run = summary.run
-    place = f"{run.framework.replace('_', ' ')}" + (f" on {run.device}" if run.device else "")
+    place = "" if run.is_watched else run.framework.replace("_", " ") + (f" on {run.device}" if run.device else "")
     ranks = f", {count(run.world_size)} ranks" if run.world_size > 1 else ""
     left = Text.assemble((" TraceML  ", "bold"), (look.shown(run.name, 60), "bold"), (f"  {place}{ranks}", "dim"))
-    right = Text(f"{count(run.steps)} step{'' if run.steps == 1 else 's'} in {seconds(run.duration_s)}")
+    steps = f"{count(run.steps)} step{'' if run.steps == 1 else 's'} in "
+    right = Text(f"{'' if run.is_watched else steps}{seconds(run.duration_s)}")
     lines = [spread(left, right, look)]
     end = end_of_run(run)
     if end:
@@ -83,14 +89,15 @@ def _head(summary: FinalSummary, look: Look) -> list[Text]:
     return lines
 
 
-def _verdict(summary: FinalSummary, look: Look) -> list[Text]:
+def verdict_lines(summary: FinalSummary, look: Look, most: int = MOST_SENTENCE_LINES) -> list[Text]:
+    """The primary diagnosis, what to do next and what that would gain; each sentence in at most `most` lines."""
     issue = summary.primary_diagnosis
     label = issue.label.upper()
     badge = (f" {label} ", BADGE_STYLES[issue.severity]) if look.color else f" [{label}]"
     lines = [Text.assemble(badge, (f"  {issue.severity}" if issue.severity != "info" else "", "dim"))]
-    lines += indented(Text(look.shown(issue.summary)), MOST_SENTENCE_LINES, look)
+    lines += indented(Text(look.shown(issue.summary)), most, look)
     if issue.action:
-        lines += row("Next", issue.action, look, most=MOST_SENTENCE_LINES, title_style="bold")
+        lines += row("Next", issue.action, look, most=most, title_style="bold")
     gain = _gain(issue, summary.time_budget.wall_s)
     if gain:
         lines += row("Gain", gain, look, title_style="bold")
@@ -109,12 +116,12 @@ def _gain(issue: Issue, wall_s: float) -> str | None:
     return text + (f": {1 / (1 - share):.1f}× as fast at best" if 0.05 <= share <= 0.95 else "")
 
 
-def _budget(summary: FinalSummary, look: Look) -> list[Text]:
-    """A bar for each phase that took time, the largest first, then what nothing claims and what was not recorded."""
+def budget_lines(summary: FinalSummary, look: Look, most: int = MOST_PHASES) -> list[Text]:
+    """A bar for each of the `most` phases that took most time, then what nothing claims and what was not recorded."""
     budget = summary.time_budget
     if not any(part.seconds for part in budget.parts):
         return []
-    shown, rest = _shown_parts(budget)
+    shown, rest = _shown_parts(budget, most)
     ranks = len(recorded_ranks(summary))
     mean = f", mean of {count(ranks)} ranks" if ranks > 1 else ""
     total = Text(f"of {seconds(budget.wall_s)}{mean}", "dim")
@@ -142,11 +149,11 @@ def _honest_rows(budget: TimeBudget, look: Look) -> list[Text]:
     return lines
 
 
-def _shown_parts(budget: TimeBudget) -> tuple[list[BudgetPart], list[BudgetPart]]:
+def _shown_parts(budget: TimeBudget, most: int) -> tuple[list[BudgetPart], list[BudgetPart]]:
     """The parts that get a bar of their own, and those too small for one, which share the last."""
     timed = [part for part in budget.parts if (part.seconds or 0) > 0 and part.phase != Phase.UNATTRIBUTED.key]
     timed.sort(key=lambda part: -(part.seconds or 0))
-    large = [part for part in timed if (part.share or 0) >= SMALL_SHARE][:MOST_PHASES]
+    large = [part for part in timed if (part.share or 0) >= SMALL_SHARE][:most]
     small = timed[len(large) :]
     return (timed, []) if len(small) == 1 else (large, small)
 
@@ -177,13 +184,20 @@ def _facts(summary: FinalSummary, look: Look, folder: str | None) -> list[Text]:
                 for fact in spec.card_lines(section, summary.run):
                     facts.setdefault(fact.title, []).append(fact.text)
     lines = [line for title, texts in facts.items() for line in row(title, " · ".join(texts), look)]
+    lines += other_issue_lines(summary, look)
+    lines += [line for note in notes(summary) for line in row("Note", note, look)]
+    if folder:
+        lines.append(Text(f" {'Files':{TITLE_COLUMNS}}", "dim").append(folder, "default not dim"))
+    return lines
+
+
+def other_issue_lines(summary: FinalSummary, look: Look) -> list[Text]:
+    """A line for each other issue that is worth one."""
+    lines: list[Text] = []
     for number, issue in enumerate(_others(summary)):
         text = Text(look.shown(f"{issue.label}: {issue.summary}"))
         text.stylize("bold", 0, len(issue.label))
         lines += row("Also" if number == 0 else "", text, look, most=1)
-    lines += [line for note in _notes(summary) for line in row("Note", note, look)]
-    if folder:
-        lines.append(Text(f" {'Files':{TITLE_COLUMNS}}", "dim").append(folder, "default not dim"))
     return lines
 
 
@@ -206,27 +220,28 @@ def _others(summary: FinalSummary) -> list[Issue]:
     return worth[:MOST_OTHER_ISSUES]
 
 
-def _notes(summary: FinalSummary) -> list[str]:
+def notes(summary: FinalSummary) -> list[str]:
+    """What has to be known of the numbers: ranks and rows that they miss, restarts, what failed."""
     telemetry = summary.telemetry
     missing = missing_ranks_note(summary)
-    notes = [] if missing is None else [missing]
+    said = [] if missing is None else [missing]
     if telemetry.rows_lost:
         total = telemetry.rows_lost + telemetry.rows_received
-        notes.append(f"{count(telemetry.rows_lost)} of {count(total)} rows were lost; the numbers miss them")
+        said.append(f"{count(telemetry.rows_lost)} of {count(total)} rows were lost; the numbers miss them")
     if telemetry.redone_steps:
-        notes.append(f"{count(telemetry.redone_steps)} steps were done again after a restart; their last doing counts")
+        said.append(f"{count(telemetry.redone_steps)} steps were done again after a restart; their last doing counts")
     elif telemetry.incarnations > summary.run.world_size:
         starts, ranks = count(telemetry.incarnations), count(summary.run.world_size)
-        notes.append(f"Ranks were started anew in this run ({starts} starts, {ranks} ranks); no step was done twice")
+        said.append(f"Ranks were started anew in this run ({starts} starts, {ranks} ranks); no step was done twice")
     if telemetry.unended_ranks and summary.run.status in ("completed", "failed"):
-        notes.append(f"{_ranks(telemetry.unended_ranks)} did not say how it ended; its last seconds may be missing")
+        said.append(f"{_ranks(telemetry.unended_ranks)} did not say how it ended; its last seconds may be missing")
     refused = {edge: times for edge, times in telemetry.failures.items() if edge.startswith(REFUSED)}
     if refused:
-        notes.append(f"Refused at the run's port: {_times(refused)}; SECURITY.md says who may speak")
+        said.append(f"Refused at the run's port: {_times(refused)}; SECURITY.md says who may speak")
     failed = {edge: times for edge, times in telemetry.failures.items() if edge not in refused}
     if failed:
-        notes.append(f"TraceML itself failed at {_times(failed)}; errors.log says why")
-    return notes
+        said.append(f"TraceML itself failed at {_times(failed)}; errors.log says why")
+    return said
 
 
 def _times(failures: Mapping[str, int]) -> str:

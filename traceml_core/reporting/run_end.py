@@ -10,6 +10,8 @@ def end_of_run(run: RunSummary) -> str | None:
     """That it failed, was interrupted or still goes on, after which step, with which error; None when it completed."""
     if run.status == "completed":
         return None
+    if run.is_watched:
+        return _end_of_command(run)
     if run.status == "running":
         return (
             f"Still running, after {count(run.steps)} steps." if run.steps else "Still running, before its first step."
@@ -21,6 +23,15 @@ def end_of_run(run: RunSummary) -> str | None:
     message = f": {error.message}" if error.message else ""
     done = run.steps if error.step is None else error.step
     return f"{verb} {_after(done, error.global_step)} with {error.type}{message}"
+
+
+def _end_of_command(run: RunSummary) -> str:
+    if run.status == "running":
+        return "Still running."
+    verb = "Failed" if run.status == "failed" else "Interrupted"
+    if run.error is None:
+        return f"{verb}: what recorded the command ended without a word; it may have gone on."
+    return f"{verb} {'by' if run.error.type.startswith('SIG') else 'with'} {run.error.type}."
 
 
 def _after(steps_done: int, global_step: int | None) -> str:

@@ -54,6 +54,11 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float
     steps: int
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether nobody told what trains, and on which device: a command is looked at from outside."""
+        return self.framework == "manual" and self.device is None
+
 
 class BudgetPart(msgspec.Struct, frozen=True, kw_only=True):
     """One phase's part of the wall time, mean over ranks."""

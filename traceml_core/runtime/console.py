@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import msgspec
 from traceml_core.core.settings import ReportStyle
 
 PLAIN_COLUMNS = 80
+NARROWEST = 40
 
 
 class Terminal(msgspec.Struct, frozen=True):
@@ -26,13 +28,38 @@ def say(message: str) -> None:
     show(f"TraceML: {message}")
 
 
+def say_in_passing(message: str) -> None:
+    """Say one line while training goes on: on a terminal alone, and no longer than it is wide."""
+    with suppress(OSError, ValueError, AttributeError):
+        if sys.stderr.isatty():
+            room = max(terminal().columns, NARROWEST) - len("TraceML: ") - 1
+            say(message if len(message) <= room else f"{message[: room - 3]}...")
+
+
 def show(text: str) -> None:
-    """Write a text and the end of its last line to stderr; where there is none, or it is closed or broken, nowhere."""
+    """Write a text and the end of its last line to stderr; where there is none, or it is closed or broken, nowhere.
+
+    A progress bar of tqdm's on the same terminal gives way and comes back below. One of rich's needs no word of ours:
+    while it is drawn, it stands in for stderr itself.
+    """
     if sys.stderr is None:
         return
     with suppress(OSError, ValueError):  # ValueError: it is closed, or lacks a letter
-        sys.stderr.write(text.rstrip("\n") + "\n")
+        write = _beside_bars()
+        if write is None:
+            sys.stderr.write(text.rstrip("\n") + "\n")
+        else:
+            write(text.rstrip("\n"), file=sys.stderr)
         sys.stderr.flush()
+
+
+def _beside_bars() -> Callable[..., None] | None:
+    """What writes a text where bars of tqdm's are drawn; None where there are none."""
+    bars = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
+    if bars is None or not getattr(bars, "_instances", None) or not sys.stderr.isatty():
+        return None
+    write: Callable[..., None] = bars.write
+    return write
 
 
 def terminal() -> Terminal:

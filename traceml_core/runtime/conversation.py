@@ -58,6 +58,7 @@ class Conversation:
     ) -> None:
         """Say hello at the first exchange, then what `outbox` holds. `now` is in seconds."""
         self.verdict: Verdict | None = None
+        self.line: str | None = None
         self.report: Report | None = None
         self.is_welcome = False
         self.is_over = False
@@ -76,6 +77,11 @@ class Conversation:
         self._stored_s = self._ends_since_s = 0.0
         self._told_finish = False
         self._insists = False
+
+    def take_line(self) -> str | None:
+        """What is to be said in the terminal since this was last asked, if anything."""
+        line, self.line = self.line, None
+        return line
 
     def describe(self, facts: RunFacts) -> None:
         """Have these facts told, and told again to every new aggregator."""
@@ -108,7 +114,8 @@ class Conversation:
             self._hear_welcome(message)
         elif isinstance(message, Ack):
             self._acknowledge(message.seq)
-            self.verdict = message.verdict or self.verdict
+            if message.verdict is not None:
+                self.verdict, self.line = message.verdict, message.verdict.line or self.line
         elif isinstance(message, Report):
             self.report = message
             self.is_over = True

@@ -18,7 +18,7 @@ from traceml_core.instrumentation.step_recorder import StepRecorder
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.aggregator_config import AggregatorConfig
 from traceml_core.runtime.console import say as say
-from traceml_core.runtime.console import shown
+from traceml_core.runtime.console import say_in_passing, shown
 from traceml_core.runtime.forked import let_go_when_forked
 from traceml_core.runtime.sampler_registry import samplers_for
 from traceml_core.runtime.sender import SampledRows, Sender
@@ -261,12 +261,13 @@ def start_runtime(
     started_ns: int,
     aggregator: AggregatorHandle | None = None,
     end_joining: Callable[[], None] = lambda: None,
+    watched_pid: int | None = None,
 ) -> RuntimeHandle:
     """Start this process's telemetry, or join the one that runs in it: then its clock and steps are the handle's.
 
     `find_ticket` is called on the sender's thread; it is given an event that is set when the run is about to end, after
     which it must not wait for long. `end_joining` is called there when training is over. `started_ns` is perf_counter's
-    at the begin of the run.
+    at the begin of the run. `watched_pid` is the process whose tree is sampled; null: this one.
 
     Raises:
         RuntimeError: no thread can be started.
@@ -277,7 +278,7 @@ def start_runtime(
         identity=identity,
         clock=clock,
         steps=steps,
-        watched_pid=os.getpid(),
+        watched_pid=os.getpid() if watched_pid is None else watched_pid,
         device=lambda: facts().device,
         sample_interval_s=settings.sample_interval_s,
         unix_ns=steps.unix_ns,
@@ -293,6 +294,7 @@ def start_runtime(
         keep_aggregator=(lambda: True) if aggregator is None else aggregator.keep_running,
         tell_silence=lambda: _tell_silence(identity, aggregator),
         end_joining=end_joining,
+        tell_line=say_in_passing,
     )
     handle = RuntimeHandle(clock, steps, sender)
     if identity.rank == 0:

@@ -62,8 +62,10 @@ class LiveSession(Session):
         """Whether another session of this process may join it: it is still measuring, and in this process."""
         return not self._finished and not self._closed and os.getpid() == self._pid
 
-    def start(self, store: Store | None, find_ticket: FindTicket | None = None) -> None:
+    def start(self, store: Store | None, find_ticket: FindTicket | None = None, watched_pid: int | None = None) -> None:
         """Start what belongs to this rank. With `find_ticket` the run is somebody else's: only this rank's runtime.
+
+        `watched_pid` is the process whose tree is sampled, where it is not this one.
 
         Raises:
             OSError: rank 0 could not start the aggregator; the other ranks are told.
@@ -83,6 +85,7 @@ class LiveSession(Session):
             started_ns=self.started_ns,
             aggregator=self._aggregator,
             end_joining=lambda: None if rank or store is None else _JOB.withdraw(store),
+            watched_pid=watched_pid,
         )
         self._guard.arm()
         run_was_opened()

@@ -70,12 +70,14 @@ class Sender:
         keep_aggregator: Callable[[], bool],
         tell_silence: Callable[[], None],
         end_joining: Callable[[], None] = lambda: None,
+        tell_line: Callable[[str], None] = lambda line: None,
     ) -> None:
         """A sender that is not started. The callables are the outside world, called on the sender's thread.
 
         `find_ticket` is given an event that is set when the run is about to end. `keep_aggregator` starts a dead
         aggregator again and is false once that is hopeless; `tell_silence` is called once, where the first hello was
-        not answered for 2 s; `end_joining` once training is over, before the last rows are sent.
+        not answered for 2 s; `end_joining` once training is over, before the last rows are sent; `tell_line` with each
+        line that a display has for the terminal, while training goes on.
         """
         self.has_ticket: bool | None = None
         self.finished = threading.Event()
@@ -87,6 +89,7 @@ class Sender:
         self._keep_aggregator = keep_aggregator
         self._tell_silence = tell_silence
         self._end_joining = end_joining
+        self._tell_line = tell_line
         self._outbox = Outbox(identity.rank, identity.incarnation)
         self._facts: RunFacts | None = None
         self._finish: Finish | None = None
@@ -178,6 +181,9 @@ class Sender:
             if chunks:
                 self._put(chunks)
             self._exchange(conversation, 0)
+            line = conversation.take_line()
+            if line is not None and not self._woken.is_set():
+                self._tell_line(line)
 
     def _keep(self) -> bool:
         with fail_open(logger, "keeping the aggregator"):

@@ -29,6 +29,7 @@ def open_session(
     started_ns: int | None = None,
     store: Store | None = None,
     find_ticket: FindTicket | None = None,
+    watched_pid: int | None = None,
 ) -> Session:
     """Open a run, or join the one that is open in this process. Never raises: what cannot be started is said and off.
 
@@ -40,6 +41,7 @@ def open_session(
         store: the job's rendezvous store, where there are several ranks.
         find_ticket: how this rank comes to the ticket of a run whose aggregator another process owns (null: to none).
             That process reports; this one starts its runtime alone, on rank 0 too. Called on the sender's thread.
+        watched_pid: the process whose tree is sampled, where it is not this one.
     """
     if started_ns is None:
         started_ns = perf_counter_ns()
@@ -54,7 +56,7 @@ def open_session(
     session: LiveSession | None = None
     try:
         session = LiveSession(settings, facts, identity or RankIdentity(), started_ns)
-        session.start(store, find_ticket)
+        session.start(store, find_ticket, watched_pid)
     except Exception as error:  # noqa: BLE001 - an edge: whatever keeps TraceML from starting must not keep training
         say(f"nothing is recorded: {_reason(error)}")
         with fail_open(logger, "stopping what was started"):

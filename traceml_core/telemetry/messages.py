@@ -32,7 +32,8 @@ class RunError(msgspec.Struct, frozen=True, array_like=True):
 class Verdict(msgspec.Struct, frozen=True, array_like=True):
     """The diagnosis in brief, as it rides on acks and goes to the trainer's loggers.
 
-    `metrics` maps names under `traceml/` to numbers, such as `traceml/forward_ms`.
+    `metrics` maps names under `traceml/` to numbers, such as `traceml/forward_ms`. `line` is what is now to be said in
+    the training terminal, in modes that say something there; null most of the time.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Verdict(msgspec.Struct, frozen=True, array_like=True):
     summary: str
     action: str
     metrics: dict[str, float]
+    line: str | None = None
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):

@@ -15,6 +15,7 @@ from trainer_models import Samples, Tiny, trainer
 from transformers import BertConfig, BertForSequenceClassification, DefaultFlowCallback, TrainerCallback
 
 from traceml_hf import TraceMLCallback
+from traceml_hf.attached_callback import AttachedCallback
 
 
 def test_attach_names_the_trainer(tmp_path, recorded):
@@ -200,6 +201,12 @@ def test_the_second_callback_does_nothing_and_says_so(tmp_path, recorded, capsys
     trainer(tmp_path, TraceMLCallback(runs_dir=str(tmp_path / "runs"), report="off")).train()
     assert capsys.readouterr().err.count("second TraceMLCallback") == 1
     assert recorded().summary.run.steps == 6
+
+
+def test_an_attached_callback_leaves_the_trainer_to_one_of_its_own_without_a_word(tmp_path, recorded, capsys):
+    trainer(tmp_path, AttachedCallback(runs_dir=str(tmp_path / "runs"), report="off", name="attached")).train()
+    assert "second" not in capsys.readouterr().err
+    assert recorded().summary.run.name != "attached"
 
 
 def test_a_disabled_callback_touches_nothing(tmp_path):

@@ -14,6 +14,7 @@ import torch
 from lightning_models import Manual, Plain, Samples, Stream, loader, trainer
 
 from traceml_lightning import TraceMLCallback
+from traceml_lightning.attached_callback import AttachedCallback
 
 
 def test_accumulated_micro_batches_are_one_step(runs_dir, recorded):
@@ -147,6 +148,14 @@ def test_the_second_callback_does_nothing_and_says_so(runs_dir, recorded, capsys
     trainer(runs_dir, second).fit(Plain(), loader(2))
     assert capsys.readouterr().err.count("second TraceMLCallback") == 1
     assert recorded().summary.run.steps == 2
+
+
+def test_an_attached_callback_leaves_the_trainer_to_one_of_its_own_without_a_word(runs_dir, recorded, capsys):
+    own = trainer(runs_dir)
+    own.callbacks.insert(0, AttachedCallback(runs_dir=str(runs_dir), report="off", name="attached"))
+    own.fit(Plain(), loader(2))
+    assert "second" not in capsys.readouterr().err
+    assert recorded().summary.run.name != "attached"
 
 
 def test_a_disabled_callback_touches_nothing(runs_dir):

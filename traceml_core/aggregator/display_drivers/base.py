@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 class DisplayDriver(Protocol):
     """Called on the aggregator's report thread. Either method may raise: the run goes on, errors.log says why."""
 
-    def show(self, summary: FinalSummary) -> None:
-        """Show the summary as it is now, status `running`."""
+    def show(self, summary: FinalSummary) -> str | None:
+        """Show the summary as it is now, status `running`; a line for rank 0 to say in its terminal, if there is one.
+
+        The aggregator has no terminal of its own: only the training process knows what else is drawn there.
+        """
         ...
 
     def close(self) -> None:

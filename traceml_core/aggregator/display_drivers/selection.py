@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from traceml_core.aggregator.display_drivers.base import DisplayDriver
+from traceml_core.aggregator.display_drivers.cli import CliDriver
 from traceml_core.aggregator.display_drivers.summary import SummaryDriver
 from traceml_core.core.run_folder import RunFolder
 from traceml_core.loggers.error_log import get_error_logger
 
-DISPLAY_DRIVERS: tuple[tuple[str, Callable[[RunFolder], DisplayDriver]], ...] = (("summary", SummaryDriver),)
+DISPLAY_DRIVERS: tuple[tuple[str, Callable[[RunFolder], DisplayDriver]], ...] = (
+    ("summary", SummaryDriver),
+    ("cli", CliDriver),
+)
 
 _logger = get_error_logger("display")
 

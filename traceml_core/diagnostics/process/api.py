@@ -12,5 +12,5 @@ def diagnose(context: ProcessContext | None, policy: ProcessPolicy) -> Diagnosis
     """Judge the processes. A null context means that none was looked at."""
     if context is None:
         return no_data("process", "The training process was not sampled.", "See errors.log in the run folder.")
-    normal = normal_issue("process", "Memory and CPU of the training process are as they should be.")
+    normal = normal_issue("process", "Memory and CPU of the processes are as they should be.")
     return judge(RULES, context, policy, normal=normal)

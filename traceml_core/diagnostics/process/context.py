@@ -90,10 +90,15 @@ def _ranked_metrics(table: ReducedTable | None, names: tuple[str, ...]) -> dict[
     """Reduced over the looks since the first step, or all where no step was done."""
     if table is None:
         return {}
-    training = table.maxima["step"] >= 1
-    weight = training.astype(np.float64) if training.any() else None
+    weight = _training(table)
     found = {name: ranked_metric(table, name, weight) for name in names}
     return {name: metric for name, metric in found.items() if metric is not None}
+
+
+def _training(table: ReducedTable) -> np.ndarray | None:
+    """What picks the looks since the first step; null, which picks all, where no step was done."""
+    training = table.maxima["step"] >= 1
+    return training.astype(np.float64) if training.any() else None
 
 
 def _creeping(memory: ReducedTable | None, whose: str, policy: ProcessPolicy) -> dict[int, Creep]:
@@ -149,7 +154,7 @@ def _cpu_share(process: ReducedTable | None, cpus: float | None, run: RunShape) 
     """CPU time of all ranks of a host and their workers as a share of the job's CPUs there."""
     if process is None or not cpus:
         return None
-    busy = ranked_metric(process, "job_cpu_percent", (process.maxima["step"] >= 1).astype(np.float64))
+    busy = ranked_metric(process, "job_cpu_percent", _training(process))
     hosts = max(len({rank.host for rank in run.ranks}), 1)
     return None if busy is None else sum(busy.rank_means.values()) / hosts / 100 / cpus
 

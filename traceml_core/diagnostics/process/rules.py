@@ -122,7 +122,7 @@ class HighProcessCpu:
             kind=self.kind,
             severity="info" if expected else severity,
             section="process",
-            summary=f"Training keeps {percent(min(process.cpu_share, 1.0))} of the job's CPUs busy.",
+            summary=f"The run keeps {percent(min(process.cpu_share, 1.0))} of the job's CPUs busy.",
             action="Nothing to do: the CPU is the device here." if expected else action,
             evidence={"cpu_share": process.cpu_share, "cpus": process.cpus},
         )

@@ -9,14 +9,15 @@ from traceml_core.reporting.summary import RunSummary, Section
 
 
 def card_lines(section: Section, run: RunSummary) -> list[CardLine]:
-    """The most memory that a process and its loader workers held."""
+    """The most memory that a process and its loader workers, or a watched command and its children, held."""
     parts = []
     rss = section.metrics.get("rss_bytes")
     if rss is not None:
         parts.append(f"process {byte_size(rss.max)}")
     workers = section.metrics.get("workers_rss_bytes")
     if workers is not None and workers.max > 0:
-        parts.append(f"loader workers {byte_size(workers.max)}")
+        whose = "its child processes" if run.is_watched else "loader workers"
+        parts.append(f"{whose} {byte_size(workers.max)}")
     return [CardLine("Memory", " · ".join(parts))] if parts else []
 
 
