@@ -254,7 +254,7 @@ def _serve(config: AggregatorConfig, listening_fd: int, owner_fd: int) -> None:
     try:
         folder = open_run_folder(Path(config.folder))
         ingest = Ingest(folder.history, row_types(), server.send, config.keep_raw_steps)
-        reports = Reports(folder, driver_for(config.mode, folder))
+        reports = Reports(folder, driver_for(config.mode, folder), config.html)
         watch = OwnerWatch(owner_fd, config.owner_pid, config.owner_birth)
         service = Service(server, ingest, reports, watch.is_gone)
         signal.signal(signal.SIGTERM, lambda *_: service.stop())

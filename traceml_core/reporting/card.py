@@ -91,7 +91,7 @@ def _verdict(summary: FinalSummary, look: Look) -> list[Text]:
     lines += indented(Text(look.shown(issue.summary)), MOST_SENTENCE_LINES, look)
     if issue.action:
         lines += row("Next", issue.action, look, most=MOST_SENTENCE_LINES, title_style="bold")
-    gain = _gain(issue, summary.time_budget.wall_s)
+    gain = gain_of(issue, summary.time_budget.wall_s)
     if gain:
         lines += row("Gain", gain, look, title_style="bold")
     if issue.risk is not None:
@@ -100,7 +100,8 @@ def _verdict(summary: FinalSummary, look: Look) -> list[Text]:
     return lines
 
 
-def _gain(issue: Issue, wall_s: float) -> str | None:
+def gain_of(issue: Issue, wall_s: float) -> str | None:
+    """What mending it would give back, in words; null where that is nothing to speak of."""
     share = issue.impact_share
     if share is None or share < SMALL_SHARE:
         return None
@@ -121,7 +122,7 @@ def _budget(summary: FinalSummary, look: Look) -> list[Text]:
     lines = [spread(Text(" Where the time went", "bold"), total, look)]
     for part in shown:
         style = "cyan" if part.phase in IN_STEP_KEYS else "blue"
-        lines.append(_bar_row(_label(part), part.seconds or 0.0, part.share or 0.0, style, look))
+        lines.append(_bar_row(phase_label(part.phase), part.seconds or 0.0, part.share or 0.0, style, look))
     if rest:
         spent_s, share = sum(part.seconds or 0.0 for part in rest), sum(part.share or 0.0 for part in rest)
         lines.append(_bar_row("the rest", spent_s, share, "blue", look))
@@ -135,7 +136,7 @@ def _honest_rows(budget: TimeBudget, look: Look) -> list[Text]:
     lines = [_bar_row(Phase.UNATTRIBUTED.label, unclaimed * budget.wall_s, unclaimed, "bright_black", look)]
     if lost >= SMALL_SHARE:
         lines.append(_bar_row("not recorded", lost * budget.wall_s, lost, "bright_black", look))
-    missing = [_label(part) for part in budget.parts if part.seconds is None]
+    missing = [phase_label(part.phase) for part in budget.parts if part.seconds is None]
     if missing:
         said = f"Not measured here, so unattributed: {', '.join(missing)}."
         lines += indented(Text(look.shown(said), "dim"), 1, look)
@@ -161,10 +162,10 @@ def _bar_row(label: str, spent_s: float, share: float, style: str, look: Look) -
     return line
 
 
-def _label(part: BudgetPart) -> str:
-    """The phase's name for people; one that a later version knows goes by its key."""
-    known = Phase.__members__.get(part.phase.upper())
-    return known.label if known is not None else part.phase.replace("_", " ")
+def phase_label(key: str) -> str:
+    """A phase's name for people; one that a later version knows goes by its key."""
+    known = Phase.__members__.get(key.upper())
+    return known.label if known is not None else key.replace("_", " ")
 
 
 def _facts(summary: FinalSummary, look: Look, folder: str | None) -> list[Text]:
@@ -181,7 +182,7 @@ def _facts(summary: FinalSummary, look: Look, folder: str | None) -> list[Text]:
         text = Text(look.shown(f"{issue.label}: {issue.summary}"))
         text.stylize("bold", 0, len(issue.label))
         lines += row("Also" if number == 0 else "", text, look, most=1)
-    lines += [line for note in _notes(summary) for line in row("Note", note, look)]
+    lines += [line for note in notes_of(summary) for line in row("Note", note, look)]
     if folder:
         lines.append(Text(f" {'Files':{TITLE_COLUMNS}}", "dim").append(folder, "default not dim"))
     return lines
@@ -206,7 +207,8 @@ def _others(summary: FinalSummary) -> list[Issue]:
     return worth[:MOST_OTHER_ISSUES]
 
 
-def _notes(summary: FinalSummary) -> list[str]:
+def notes_of(summary: FinalSummary) -> list[str]:
+    """What a reader of the numbers must know: what they miss, and what was refused or failed."""
     telemetry = summary.telemetry
     missing = missing_ranks_note(summary)
     notes = [] if missing is None else [missing]

@@ -18,6 +18,7 @@ class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True):
     profile: str
     mode: str
     keep_raw_steps: int
+    html: bool = False
 
     def __repr__(self) -> str:
         """Without the keys: tracebacks that show local variables end in logs."""

@@ -63,6 +63,7 @@ class AggregatorHandle:
             profile=settings.profile,
             mode=settings.mode,
             keep_raw_steps=settings.keep_raw_steps,
+            html=settings.html,
         )
         self._pid = os.getpid()
         self._stopped = False
