@@ -21,7 +21,8 @@ def course_of(tables: Sequence[tuple[ReducedTable | None, Sequence[str]]], axis:
     """Columns of tables over one column that they share, in at most `points` equal stretches of it.
 
     A point holds the mean of all rows in its stretch, of all ranks alike; of sizes (`…_bytes`) the highest, since they
-    are what runs out. A column of several tables is that of the first which has rows there. Null where no table has rows.
+    are what runs out. A column of several tables is that of the first which has rows there.
+    Null where no table has rows.
     """
     known = [(table, names) for table, names in tables if table is not None and table.size and axis in table.minima]
     if not known:

@@ -9,7 +9,10 @@ from traceml_core.aggregator.display_drivers.summary import SummaryDriver
 from traceml_core.core.run_folder import RunFolder
 from traceml_core.loggers.error_log import get_error_logger
 
-DISPLAY_DRIVERS: tuple[tuple[str, Callable[[RunFolder], DisplayDriver]], ...] = (("summary", SummaryDriver),)
+DISPLAY_DRIVERS: tuple[tuple[str, Callable[[RunFolder], DisplayDriver]], ...] = (
+    ("summary", SummaryDriver),
+    ("dashboard", SummaryDriver),  # where it has no socket: see `service`
+)
 
 _logger = get_error_logger("display")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from traceml_core.core.extras import PAGE, what_is_missing
-from traceml_core.reporting.html.view import PageView, figures_of, page_view
+from traceml_core.reporting.html.view import PageView, figures_of, moment, page_view
 
 if TYPE_CHECKING:
     import jinja2
@@ -92,10 +92,12 @@ def templates() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["figures"] = figures_json
+    environment.filters["moment"] = moment
     return environment
 
 

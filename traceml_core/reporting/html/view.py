@@ -111,6 +111,11 @@ def page_view(summary: FinalSummary) -> PageView:
     )
 
 
+def moment(iso: str) -> str:
+    """A time in ISO 8601, UTC, as people write it: to the second."""
+    return f"{iso[:19].replace('T', ' ')} UTC" if iso else ""
+
+
 def figures_of(view: PageView) -> list[Figure]:
     """Every chart of a page."""
     return [figure for block in view.blocks for figure in block.figures]
@@ -121,7 +126,7 @@ def _subtitle(summary: FinalSummary) -> str:
     place = run.framework.replace("_", " ") + (f" on {run.device}" if run.device else "")
     ranks = f"{count(run.world_size)} ranks" if run.world_size > 1 else ""
     steps = f"{count(run.steps)} step{'' if run.steps == 1 else 's'} in {seconds(run.duration_s)}"
-    started = f"started {run.started_at.replace('T', ' ').replace('Z', ' UTC')}"
+    started = f"started {moment(run.started_at)}"
     return " · ".join(part for part in (place, ranks, steps, started) if part)
 
 
