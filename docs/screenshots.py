@@ -75,7 +75,7 @@ def shoot_dashboard(browser, work: Path) -> None:
     address = re.search(r"dashboard at (http\S+)", training.stderr.readline())[1]
     page = browser.new_page(viewport=WIDE, color_scheme="light")
     page.goto(address)
-    page.wait_for_function("/ [3-9]\\d\\d steps/.test(document.body.innerText)")
+    page.wait_for_selector("text=/ [3-9]\\d\\d steps/")
     page.screenshot(path=IMAGES / "dashboard-run.png")
     page.click("text=All runs")
     page.screenshot(path=IMAGES / "dashboard-list.png", clip={"x": 0, "y": 0, "width": 1180, "height": 330})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from run_factory import GIB, HEALTHY_MS, make_run_folder
 from summary_factory import make_summary
+from waiting import wait_for
 
 from traceml_core.core.atomic_files import write_atomic
 from traceml_core.core.phases import Phase
@@ -61,11 +62,11 @@ def test_charts_follow_the_theme_and_paper_is_light(open_page, report):
     axis = ".plot[data-figure=steps] .xtick text"
     light, light_page = opened.colour(axis, "fill"), opened.colour("body", "backgroundColor")
     opened.page.emulate_media(color_scheme="dark")
-    opened.page.wait_for_function(f"getComputedStyle(document.querySelector('{axis}')).fill !== '{light}'")
+    wait_for(lambda: opened.colour(axis, "fill") != light)
     assert opened.colour("body", "backgroundColor") != light_page
 
     opened.page.emulate_media(media="print", color_scheme="dark")
-    opened.page.wait_for_function(f"getComputedStyle(document.querySelector('{axis}')).fill === '{light}'")
+    wait_for(lambda: opened.colour(axis, "fill") == light)
     assert opened.colour("body", "backgroundColor") == "rgb(255, 255, 255)"
     assert opened.complaints == []
 
@@ -101,7 +102,7 @@ def test_an_open_page_changes_in_place_and_leaves_open_what_was_open(open_page, 
     live = folder / "live_summary.json"
     live.write_bytes(encode_summary(make_summary(status="running", steps=1)))
     opened = open_page(dashboard.replace("/?", f"/runs/{folder.name}?"))
-    opened.page.wait_for_function("document.getElementById('connection').textContent === 'following'")
+    opened.page.wait_for_selector("#connection:text('following')")
     opened.page.click("#evidence-1 summary" if opened.page.locator("#evidence-1").count() else "details summary")
     opened.page.evaluate("window.kept = document.querySelector('details[open]').id")
     write_atomic(live, encode_summary(make_summary(status="running", steps=4321)))

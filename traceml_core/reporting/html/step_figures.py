@@ -130,7 +130,14 @@ def _warm_up_mark(blocks: Sequence[SeriesBlock]) -> dict[str, Any]:
 def _distribution(bins: Sequence[HistogramBin], stat: Stat | None) -> Figure:
     title = "How long steps took"
     marks = [] if stat is None else [("median", stat.median, "right"), ("p95", stat.p95, "left")]
-    line = {"type": "line", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "line": {"color": "--ink", "dash": "dot"}}
+    line = {
+        "type": "line",
+        "xref": "x",
+        "yref": "paper",
+        "y0": 0,
+        "y1": 1,
+        "line": {"color": "--ink", "width": 1, "dash": "dot"},
+    }
     return Figure(
         key="distribution",
         title=title,

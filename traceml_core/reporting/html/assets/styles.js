@@ -1,4 +1,5 @@
-// Lets plotly.js make its style elements, as it does when it is loaded: the page's policy asks for a nonce on each.
+// Lets plotly.js style what it draws under the page's policy: that asks for a nonce on each style element, which it makes
+// when it is loaded, and forbids style attributes, but not the same said to an element's style.
 (function () {
   "use strict";
 
@@ -10,5 +11,13 @@
       element.nonce = nonce;
     }
     return element;
+  };
+  const set = Element.prototype.setAttribute;
+  Element.prototype.setAttribute = function (name, value) {
+    if (name === "style") {
+      this.style.cssText = value;
+    } else {
+      set.call(this, name, value);
+    }
   };
 })();
