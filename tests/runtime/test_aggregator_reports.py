@@ -138,8 +138,8 @@ def test_settling_a_folder_that_its_owner_has_tidied_away_is_no_failure(reports,
 def test_a_mode_without_a_display_falls_back_to_the_summary_and_errors_log_says_so(folder):
     assert isinstance(driver_for("summary", folder), SummaryDriver)
     assert not folder.errors_log.exists()
-    assert isinstance(driver_for("dashboard", folder), SummaryDriver)
-    assert "[TraceML] mode 'dashboard' has no display of its own" in folder.errors_log.read_text()
+    assert isinstance(driver_for("no-such-mode", folder), SummaryDriver)
+    assert "[TraceML] mode 'no-such-mode' has no display of its own" in folder.errors_log.read_text()
 
 
 def test_with_the_setting_html_the_report_is_written_as_a_page_too(folder):
