@@ -41,14 +41,17 @@ class AggregatorActor:
             self._aggregator.keep_by_thread()
 
     def opened(self) -> tuple[str, str | None]:
-        """The run folder, and why it is not the one that was asked for, if it is not.
+        """The run folder, and what is to be said of it beside where it is, if anything is.
 
         Raises:
             OSError: the aggregator could not be started; the message is for a person.
         """
         if self._refusal is not None or self._folder is None:
             raise self._refusal or OSError("there is no run folder")
-        return str(self._folder.path), self._folder.notice
+        notice = None if self._aggregator is None else self._aggregator.dashboard_notice
+        if notice is not None:
+            notice = f"{self._folder.notice or f'recording to {self._folder.path}'}; {notice}"
+        return str(self._folder.path), notice or self._folder.notice
 
     def ticket(self) -> Ticket | None:
         """What lets a worker into the run; null where there is none."""

@@ -243,6 +243,7 @@ def test_every_file_of_a_run_lies_in_its_folder(tmp_path):
         "live_summary.json",
         "final_summary.json",
         "final_summary.txt",
+        "final_summary.html",
         "errors.log",
     }
     assert all(getattr(folder, name).parent == tmp_path for name in properties)

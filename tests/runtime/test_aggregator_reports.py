@@ -138,8 +138,8 @@ def test_settling_a_folder_that_its_owner_has_tidied_away_is_no_failure(reports,
 def test_a_mode_without_a_display_falls_back_to_the_summary_and_errors_log_says_so(folder):
     assert isinstance(driver_for("summary", folder), SummaryDriver)
     assert not folder.errors_log.exists()
-    assert isinstance(driver_for("dashboard", folder), SummaryDriver)
-    assert "[TraceML] mode 'dashboard' has no display of its own" in folder.errors_log.read_text()
+    assert isinstance(driver_for("no-such-mode", folder), SummaryDriver)
+    assert "[TraceML] mode 'no-such-mode' has no display of its own" in folder.errors_log.read_text()
 
 
 def test_what_a_display_says_rides_on_the_live_verdict(folder):
@@ -150,3 +150,34 @@ def test_what_a_display_says_rides_on_the_live_verdict(folder):
 
     assert Reports(folder, Talkative(folder)).live().line == "100 steps"
     assert Reports(folder, SummaryDriver(folder)).live().line is None
+
+
+def test_with_the_setting_html_the_report_is_written_as_a_page_too(folder):
+    report = final(Reports(folder, SummaryDriver(folder), html=True), make_finish())
+
+    assert folder.final_summary_html.read_text().startswith("<!doctype html>")
+    assert "final_summary.html" not in report.card
+    assert not FAILURES
+
+
+def test_without_the_extra_the_card_says_that_there_is_no_page_and_all_else_is_there(folder, monkeypatch):
+    from traceml_core.reporting.html import page
+
+    monkeypatch.setattr(page, "PAGE", ("no_such_module",))
+    report = final(Reports(folder, SummaryDriver(folder), html=True), make_finish())
+
+    assert report.card.count("final_summary.html") == 1
+    assert "pip install 'traceml-callbacks[dashboard]'" in report.card
+    assert not folder.final_summary_html.exists()
+    assert folder.final_summary_json.exists()
+    assert not FAILURES
+
+
+def test_a_page_that_cannot_be_drawn_takes_nothing_else_with_it(folder, monkeypatch):
+    from traceml_core.reporting.html import page
+
+    monkeypatch.setattr(page, "page_view", broken)
+    report = final(Reports(folder, SummaryDriver(folder), html=True), make_finish())
+
+    assert "no final_summary.html was written (No space left on device)" in report.card
+    assert folder.final_summary_json.exists()

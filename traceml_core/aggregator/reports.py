@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from traceml_core.aggregator.display_drivers.base import DisplayDriver
-from traceml_core.core.atomic_files import sync
+from traceml_core.core.atomic_files import sync, write_atomic
 from traceml_core.core.run_folder import RunFolder
 from traceml_core.loggers.error_log import fail_open, get_error_logger, report_failure
 from traceml_core.telemetry.messages import Finish, Report, RunStatus, Verdict
@@ -27,8 +27,9 @@ _logger = get_error_logger("reports")
 class Reports:
     """The reports of one run. Every method may take long, and none raises."""
 
-    def __init__(self, folder: RunFolder, driver: DisplayDriver) -> None:
-        """Report on the run in `folder`; `driver` shows the live summaries."""
+    def __init__(self, folder: RunFolder, driver: DisplayDriver, html: bool = False) -> None:
+        """Report on the run in `folder`; `driver` shows the live summaries. `html`: write the report as a page too."""
+        self._html = html
         self._folder = folder
         self._driver = driver
         self._has_drawn = False
@@ -40,6 +41,9 @@ class Reports:
             import traceml_core.reporting.card
             import traceml_core.reporting.final
             import traceml_core.reporting.verdict  # noqa: F401
+
+            if self._html:
+                import traceml_core.reporting.html.page  # noqa: F401
 
             gc.freeze()  # what was loaded stays: no search for garbage in it holds up a report
 
@@ -81,7 +85,8 @@ class Reports:
 
             verdict = verdict_of(summary)
         waits_since_s = asked_s if request is None or request.ended_ns is None else request.ended_ns / 1e9
-        unwritten = self._write(summary, text or self._plain(summary), waits_since_s)
+        unwritten = self._write_page(summary) if self._html else ""
+        unwritten += self._write(summary, text or self._plain(summary), waits_since_s)
         if request is not None and request.style != "off":
             card = (card or self._plain(summary)) + unwritten
         return Report(card, verdict)
@@ -112,6 +117,19 @@ class Reports:
         except Exception as error:  # noqa: BLE001 - the card is still printed
             report_failure(_logger, "writing the final report", error)
             return f"TraceML: the report could not be kept in {self._folder.path} ({_reason(error)}).\n"
+        return ""
+
+    def _write_page(self, summary: FinalSummary) -> str:
+        """Write the report as a page; the line that says so where that cannot be."""
+        from traceml_core.reporting.html.page import PageUnavailableError, render_report
+
+        try:
+            write_atomic(self._folder.final_summary_html, render_report(summary).encode(), synced=False)
+        except PageUnavailableError as error:
+            return f"TraceML: no final_summary.html was written: {error}.\n"
+        except Exception as error:  # noqa: BLE001 - the other files are written all the same
+            report_failure(_logger, "writing the page", error)
+            return f"TraceML: no final_summary.html was written ({_reason(error)}); errors.log says why.\n"
         return ""
 
     def _card(self, summary: FinalSummary, request: Finish | None) -> str:

@@ -20,6 +20,7 @@ from typing import Protocol
 import msgspec
 
 from traceml_core.aggregator.background import Background
+from traceml_core.aggregator.display_drivers.dashboard import DashboardDriver
 from traceml_core.aggregator.display_drivers.selection import driver_for
 from traceml_core.aggregator.ingest import Ingest
 from traceml_core.aggregator.owner_watch import OwnerWatch, read_line
@@ -254,11 +255,14 @@ def _serve(config: AggregatorConfig, listening_fd: int, owner_fd: int) -> None:
     try:
         folder = open_run_folder(Path(config.folder))
         ingest = Ingest(folder.history, row_types(), server.send, config.keep_raw_steps)
-        reports = Reports(folder, driver_for(config.mode, folder))
+        dashboard = None if config.dashboard is None else DashboardDriver(folder, *config.dashboard)
+        reports = Reports(folder, dashboard or driver_for(config.mode, folder), config.html)
         watch = OwnerWatch(owner_fd, config.owner_pid, config.owner_birth)
         service = Service(server, ingest, reports, watch.is_gone)
         signal.signal(signal.SIGTERM, lambda *_: service.stop())
         service.run()
+        if dashboard is not None:
+            dashboard.wait()
     finally:
         server.close()
     os._exit(0)  # everything is closed; the interpreter's own tidying would keep the owner waiting

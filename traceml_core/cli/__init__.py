@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from traceml_core import __version__
+from traceml_core.cli.dashboard import dashboard
 from traceml_core.cli.demo import demo
 from traceml_core.cli.list_runs import list_runs
 from traceml_core.cli.live import live
@@ -22,5 +23,5 @@ def main() -> None:
     """
 
 
-for command in (demo, report, live, list_runs, run, watch):
+for command in (demo, report, live, dashboard, list_runs, run, watch):
     main.add_command(command)

@@ -18,19 +18,30 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", required=False)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--format", "form", type=click.Choice(["text", "json", "html"]), default="text", show_default=True)
 @click.option("--details", is_flag=True, help="Add each section's numbers as a table.")
 @click.option("--rebuild", is_flag=True, help="Build the report from the stored rows, whatever is there.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write to a file instead; html: not into the run folder.",
+)
 @runs_dir_option
 def report(run: str | None, form: str, details: bool, rebuild: bool, output: Path | None, runs_dir: str) -> None:
     """Print the report of RUN: a run folder, or its final_summary.json. None given: the newest run.
 
     A run in progress is shown as it stands. For one that was killed the report is built and its files are written.
 
+    With --format html it is a page that opens in any browser, without a network, and is written to a file.
+
     Example: traceml report --details
+
+    Example: traceml report --format html --output report.html
     """
     summary, folder = _load(run, runs_dir, rebuild)
+    if form == "html":
+        click.echo(f"{_write_page(summary, folder, output)} is written; open it in a browser.")
+        return
     if form == "json":
         from traceml_core.reporting.summary import encode_summary
 
@@ -40,10 +51,29 @@ def report(run: str | None, form: str, details: bool, rebuild: bool, output: Pat
     if output is None:
         _print(text)
     else:
-        try:
-            output.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise CommandError(f"{output} cannot be written ({error.strerror}); choose another --output") from error
+        _write(output, text)
+
+
+def _write(output: Path, text: str) -> None:
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{output} cannot be written ({error.strerror}); choose another --output") from error
+
+
+def _write_page(summary: FinalSummary, source: Path, output: Path | None) -> Path:
+    """Write the report as a page; where no file is named, beside the summary that it shows."""
+    from traceml_core.reporting.html.page import PageUnavailableError, is_ours, render_report
+
+    stem = "live_summary" if summary.run.status == "running" else "final_summary"
+    beside = source / f"{stem}.html" if source.is_dir() else source.with_suffix(".html")
+    if output is None and beside.exists() and not is_ours(beside):
+        raise CommandError(f"{beside} is not a page of TraceML and is left as it is; name another file by --output")
+    try:
+        _write(output or beside, render_report(summary))
+    except PageUnavailableError as error:
+        raise CommandError(str(error)) from error
+    return output or beside
 
 
 def print_report(summary: FinalSummary, folder: Path) -> None:

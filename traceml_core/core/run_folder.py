@@ -57,6 +57,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "final_summary.txt"
 
     @property
+    def final_summary_html(self) -> Path:
+        """The report as a page that opens in a browser, where it was asked for."""
+        return self.path / "final_summary.html"
+
+    @property
     def errors_log(self) -> Path:
         """What failed in TraceML itself."""
         return self.path / "errors.log"

@@ -33,6 +33,7 @@ class SettingsArguments(TypedDict, total=False):
     mode: Mode
     profile: Profile
     report: ReportStyle | None
+    html: bool
     trackers: bool
     log_every_n_steps: int | None
     labels: dict[str, str]
@@ -69,6 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "what is printed at the end; null: `full`, and `line` for further runs of one process",
         ),
     ] = None
+    html: Annotated[
+        bool,
+        _about("true or false", "write the report as a page too, `final_summary.html` (extra `dashboard`)"),
+    ] = False
     trackers: Annotated[
         bool,
         _about("true or false", "write results to the trainer's own loggers or trackers, under `traceml/`"),

@@ -6,7 +6,7 @@ Every function takes a plain number or `None` and gives `–` for `None`, which 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 MISSING = "–"
 
@@ -76,6 +76,16 @@ def count(value: float | None) -> str:
     return f"{value:,.0f}" if value is not None and math.isfinite(value) else MISSING
 
 
+def measured(name: str, value: float | None) -> str:
+    """A number in the unit that its name ends in: `measured("rss_bytes", 1e9)` is `954 MiB`."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    for ending, unit in _UNITS.items():
+        if name.endswith(ending):
+            return unit(value)
+    return count(value) if float(value).is_integer() else rate(value)
+
+
 def rank_ranges(ranks: Sequence[int], most: int = 6) -> str:
     """Ranks in as few words as it takes: `rank 1`, `ranks 0-3, 7`; of many ranges the first, and how many more."""
     if not ranks:
@@ -96,3 +106,16 @@ def _three_digits(value: float) -> str:
     if abs(value) < 9.995:
         return f"{value:.2f}" if value else "0"
     return f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
+
+
+_UNITS: dict[str, Callable[[float], str]] = {
+    "_ms": milliseconds,
+    "_bytes": byte_size,
+    "bytes_per_step": byte_size,
+    "_share": percent,
+    "_percent": lambda value: percent(value / 100),
+    "_hours": lambda value: seconds(value * 3600),
+    "_s": seconds,
+    "_c": lambda value: f"{count(value)} °C",
+    "_w": lambda value: f"{count(value)} W",
+}

@@ -98,7 +98,7 @@ def verdict_lines(summary: FinalSummary, look: Look, most: int = MOST_SENTENCE_L
     lines += indented(Text(look.shown(issue.summary)), most, look)
     if issue.action:
         lines += row("Next", issue.action, look, most=most, title_style="bold")
-    gain = _gain(issue, summary.time_budget.wall_s)
+    gain = gain_of(issue, summary.time_budget.wall_s)
     if gain:
         lines += row("Gain", gain, look, title_style="bold")
     if issue.risk is not None:
@@ -107,7 +107,8 @@ def verdict_lines(summary: FinalSummary, look: Look, most: int = MOST_SENTENCE_L
     return lines
 
 
-def _gain(issue: Issue, wall_s: float) -> str | None:
+def gain_of(issue: Issue, wall_s: float) -> str | None:
+    """What mending it would give back, in words; null where that is nothing to speak of."""
     share = issue.impact_share
     if share is None or share < SMALL_SHARE:
         return None
@@ -128,7 +129,7 @@ def budget_lines(summary: FinalSummary, look: Look, most: int = MOST_PHASES) -> 
     lines = [spread(Text(" Where the time went", "bold"), total, look)]
     for part in shown:
         style = "cyan" if part.phase in IN_STEP_KEYS else "blue"
-        lines.append(_bar_row(_label(part), part.seconds or 0.0, part.share or 0.0, style, look))
+        lines.append(_bar_row(phase_label(part.phase), part.seconds or 0.0, part.share or 0.0, style, look))
     if rest:
         spent_s, share = sum(part.seconds or 0.0 for part in rest), sum(part.share or 0.0 for part in rest)
         lines.append(_bar_row("the rest", spent_s, share, "blue", look))
@@ -142,7 +143,7 @@ def _honest_rows(budget: TimeBudget, look: Look) -> list[Text]:
     lines = [_bar_row(Phase.UNATTRIBUTED.label, unclaimed * budget.wall_s, unclaimed, "bright_black", look)]
     if lost >= SMALL_SHARE:
         lines.append(_bar_row("not recorded", lost * budget.wall_s, lost, "bright_black", look))
-    missing = [_label(part) for part in budget.parts if part.seconds is None]
+    missing = [phase_label(part.phase) for part in budget.parts if part.seconds is None]
     if missing:
         said = f"Not measured here, so unattributed: {', '.join(missing)}."
         lines += indented(Text(look.shown(said), "dim"), 1, look)
@@ -168,10 +169,10 @@ def _bar_row(label: str, spent_s: float, share: float, style: str, look: Look) -
     return line
 
 
-def _label(part: BudgetPart) -> str:
-    """The phase's name for people; one that a later version knows goes by its key."""
-    known = Phase.__members__.get(part.phase.upper())
-    return known.label if known is not None else part.phase.replace("_", " ")
+def phase_label(key: str) -> str:
+    """A phase's name for people; one that a later version knows goes by its key."""
+    known = Phase.__members__.get(key.upper())
+    return known.label if known is not None else key.replace("_", " ")
 
 
 def _facts(summary: FinalSummary, look: Look, folder: str | None) -> list[Text]:
@@ -221,7 +222,7 @@ def _others(summary: FinalSummary) -> list[Issue]:
 
 
 def notes(summary: FinalSummary) -> list[str]:
-    """What has to be known of the numbers: ranks and rows that they miss, restarts, what failed."""
+    """What a reader of the numbers must know: what they miss, and what was refused or failed."""
     telemetry = summary.telemetry
     missing = missing_ranks_note(summary)
     said = [] if missing is None else [missing]

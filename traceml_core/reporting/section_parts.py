@@ -7,21 +7,28 @@ from typing import TypeVar
 
 import msgspec
 
+from traceml_core.diagnostics import course as courses
 from traceml_core.diagnostics.judgement import Diagnosis
 from traceml_core.diagnostics.metrics import RankMeans
 from traceml_core.diagnostics.model import Stat
-from traceml_core.reporting.summary import RankSummary, Section
+from traceml_core.reporting.summary import CoursePoint, RankSummary, Section
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-def section_of(diagnosis: Diagnosis, metrics: Mapping[str, Stat] | None, ranks: Iterable[RankMeans]) -> Section:
+def section_of(
+    diagnosis: Diagnosis,
+    metrics: Mapping[str, Stat] | None,
+    ranks: Iterable[RankMeans],
+    course: Iterable[courses.CoursePoint] = (),
+) -> Section:
     """The section that says this. `metrics` is null where nothing was measured."""
     return Section(
         diagnosis=diagnosis.primary,
         issues=list(diagnosis.issues),
         metrics=dict(metrics or {}),
         ranks=[as_stored(one, RankSummary) for one in ranks],
+        course=[as_stored(point, CoursePoint) for point in course] or None,
     )
 
 

@@ -95,8 +95,30 @@ class SeriesBlock(msgspec.Struct, frozen=True, kw_only=True):
     phases_ms: dict[str, float | None]
 
 
+class HistogramBin(msgspec.Struct, frozen=True, kw_only=True):
+    """How many steps took longer than `from_ms`, up to `to_ms`: all ranks, after warm-up."""
+
+    from_ms: float
+    to_ms: float
+    count: int
+
+
+class CoursePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One stretch of the run. `at_s` counts from the first look, `step` is the steps done; null where not known.
+
+    `metrics` are means over all ranks, sizes (`…_bytes`) the highest of any; null where not measured.
+    """
+
+    at_s: float | None
+    step: float | None
+    metrics: dict[str, float | None]
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One domain. `issues` has first things first; `warmup_steps` and `series` belong to step_time alone."""
+    """One domain. `issues` has first things first.
+
+    `warmup_steps`, `series` and `distribution` belong to step_time alone; `course`, at most 240 points, to the others.
+    """
 
     diagnosis: Issue
     issues: list[Issue]
@@ -104,6 +126,8 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ranks: list[RankSummary]
     warmup_steps: int | None = None
     series: list[SeriesBlock] | None = None
+    distribution: list[HistogramBin] | None = None
+    course: list[CoursePoint] | None = None
 
 
 class TelemetrySummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,10 @@ import msgspec
 
 
 class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything an aggregator needs to serve one run. Keys are Z85 text."""
+    """Everything an aggregator needs to serve one run. Keys are Z85 text.
+
+    `dashboard`: the descriptor of the dashboard's listening socket, and its token.
+    """
 
     run_id: str
     folder: str
@@ -18,6 +21,8 @@ class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True):
     profile: str
     mode: str
     keep_raw_steps: int
+    html: bool = False
+    dashboard: tuple[int, str] | None = None
 
     def __repr__(self) -> str:
         """Without the keys: tracebacks that show local variables end in logs."""

@@ -19,6 +19,7 @@ from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.aggregator_config import AggregatorConfig
 from traceml_core.runtime.console import say as say
 from traceml_core.runtime.console import say_in_passing, shown
+from traceml_core.runtime.dashboard_socket import dashboard_socket
 from traceml_core.runtime.forked import let_go_when_forked
 from traceml_core.runtime.sampler_registry import samplers_for
 from traceml_core.runtime.sender import SampledRows, Sender
@@ -52,6 +53,7 @@ class AggregatorHandle:
         self.has_given_up = False
         self._folder = folder
         self._listener = listener
+        self._dashboard, self.dashboard_notice = dashboard_socket(folder, settings)
         self._config = AggregatorConfig(
             run_id=folder.run_id,
             folder=str(folder.path),
@@ -63,6 +65,8 @@ class AggregatorHandle:
             profile=settings.profile,
             mode=settings.mode,
             keep_raw_steps=settings.keep_raw_steps,
+            html=settings.html,
+            dashboard=None if self._dashboard is None else (self._dashboard.listener.fileno(), self._dashboard.token),
         )
         self._pid = os.getpid()
         self._stopped = False
@@ -126,13 +130,18 @@ class AggregatorHandle:
         self._process.close_pipe()
         if not self._process.wait(max(until_s - time.monotonic(), 0.0)):
             self._process.abandon()
-        self._listener.close()
+        self._close_sockets()
 
     def let_go(self) -> None:
         """In a forked child: close what was inherited."""
         self._stopped = True
         self._process.close_pipe()
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
         self._listener.close()
+        if self._dashboard is not None:
+            self._dashboard.listener.close()
 
     def _keep(self) -> None:
         while not self._ending.wait(KEEP_INTERVAL_S) and self.keep_running():
@@ -144,7 +153,8 @@ class AggregatorHandle:
         say(f"its recording process ended {RESTARTS + 1} times; nothing more is recorded. {folder}/errors.log says why")
 
     def _start(self) -> AggregatorProcess:
-        return AggregatorProcess(self._config, self._listener, self._folder.errors_log, apart=self._apart)
+        sockets = [self._listener] if self._dashboard is None else [self._listener, self._dashboard.listener]
+        return AggregatorProcess(self._config, sockets, self._folder.errors_log, apart=self._apart)
 
 
 class RuntimeHandle:

@@ -169,8 +169,10 @@ class LiveSession(Session):
         self._folder = folder
         self.folder = folder.path
         self._aggregator = start_aggregator(folder, self._settings, nodes=self._identity.nodes)
-        if self._style != "off":
-            say(folder.notice or f"recording to {shown(folder.path)}")
+        notice = self._aggregator.dashboard_notice
+        if self._style != "off" or notice is not None:
+            recording = folder.notice or f"recording to {shown(folder.path)}"
+            say(recording if notice is None else f"{recording}; {notice}")
         return self._aggregator
 
     def _end(self, runtime: RuntimeHandle, status: RunStatus, error: BaseException | RunError | None) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,9 +50,16 @@ class AggregatorProcess:
     """A running aggregator, and the pipe that tells it that its owner lives."""
 
     def __init__(
-        self, config: AggregatorConfig, listener: socket.socket, errors_log: Path | None, *, apart: bool = False
+        self,
+        config: AggregatorConfig,
+        sockets: Sequence[socket.socket],
+        errors_log: Path | None,
+        *,
+        apart: bool = False,
     ) -> None:
-        """Start it; nothing waits for it. `apart`: not as a child of this process.
+        """Start it; nothing waits for it. On the first of the sockets it hears the ranks; it gets the others too.
+
+        `apart`: not as a child of this process.
 
         Raises:
             OSError: the process could not be started.
@@ -59,7 +67,7 @@ class AggregatorProcess:
         read_end, self._write_end = os.pipe()
         try:
             os.write(self._write_end, msgspec.json.encode(config) + b"\n")
-            self._process = _start(listener.fileno(), read_end, errors_log, apart)
+            self._process = _start([one.fileno() for one in sockets], read_end, errors_log, apart)
         except OSError:
             os.close(self._write_end)
             raise
@@ -158,7 +166,7 @@ def module_places(working_directories: tuple[str, ...]) -> list[str]:
 
 
 def _start(
-    listening_fd: int, owner_fd: int, errors_log: Path | None, apart: bool
+    listening_fds: list[int], owner_fd: int, errors_log: Path | None, apart: bool
 ) -> subprocess.Popen[bytes] | ProcessApart:
     if not sys.executable:
         raise OSError("this Python does not know its own interpreter")
@@ -166,13 +174,13 @@ def _start(
     places = module_places((str(Path.cwd()), str(Path(sys.path[0] if sys.path else "").absolute())))
     log = _open_log(errors_log)
     try:
-        command = [sys.executable, "-I", "-c", CODE, str(listening_fd), str(owner_fd), package, *places]
+        command = [sys.executable, "-I", "-c", CODE, str(listening_fds[0]), str(owner_fd), package, *places]
         started = subprocess.Popen(
             [*APART, *command] if apart else command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if apart else subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if log is None else log,
-            pass_fds=(listening_fd, owner_fd),
+            pass_fds=(*listening_fds, owner_fd),
             env={**os.environ, **ENVIRONMENT},
             cwd="/",
             start_new_session=True,

@@ -62,6 +62,19 @@ class Sketch(msgspec.Struct, frozen=True, kw_only=True):
         begin = max(int(np.ceil(np.log(value) / _LOG_GAMMA - 1e-9)) - self.first_bin, 0)
         return sum(self.bins[begin:])
 
+    def histogram(self, most: int) -> list[tuple[float, float, int]]:
+        """The values in at most `most` bins that grow alike: each one's lower and upper end, and its count.
+
+        Zeros have a bin of their own, from 0 to 0; empty bins at either end are left out.
+        """
+        bins = [(0.0, 0.0, self.zeros)] if self.zeros else []
+        width = max(-(-len(self.bins) // max(most - len(bins), 1)), 1)
+        for start in range(0, len(self.bins), width):
+            first = self.first_bin + start
+            lower, upper = (float(np.exp(edge * _LOG_GAMMA)) for edge in (first - 1, first + width - 1))
+            bins.append((lower, upper, sum(self.bins[start : start + width])))
+        return bins
+
     def thinned(self, share: float) -> Sketch:
         """About that share of the values, of every size alike; extremes are kept as they are."""
         if share >= 1:

@@ -13,6 +13,7 @@ from traceml_core.loggers.error_log import get_error_logger
 DISPLAY_DRIVERS: tuple[tuple[str, Callable[[RunFolder], DisplayDriver]], ...] = (
     ("summary", SummaryDriver),
     ("cli", CliDriver),
+    ("dashboard", SummaryDriver),  # where it has no socket: see `service`
 )
 
 _logger = get_error_logger("display")

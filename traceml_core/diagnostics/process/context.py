@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
+from traceml_core.diagnostics.course import CoursePoint, course_in_time
 from traceml_core.diagnostics.memory_creep import Creep, find_creep
 from traceml_core.diagnostics.metrics import RankMeans, rank_means, stats_of
 from traceml_core.diagnostics.model import Stat
@@ -18,6 +19,9 @@ from traceml_core.statistics.trend import evened
 
 TABLES = ("process", "process_memory", "system", "step_memory")
 """The tables that `build_context` reads; those that are missing are taken for empty."""
+
+_MEMORY_METRICS = ("rss_bytes", "workers_rss_bytes")
+_PROCESS_METRICS = ("cpu_percent", "gpu_memory_bytes")
 
 
 class Reserve(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +52,7 @@ class ProcessContext(msgspec.Struct, frozen=True, kw_only=True):
     reserves: tuple[Reserve, ...]
     metrics: dict[str, Stat]
     ranks: tuple[RankMeans, ...]
+    course: tuple[CoursePoint, ...]
 
 
 def build_context(
@@ -58,8 +63,8 @@ def build_context(
     if process is None and memory is None:
         return None
     ranked = {
-        **_ranked_metrics(memory, ("rss_bytes", "workers_rss_bytes")),
-        **_ranked_metrics(process, ("cpu_percent", "gpu_memory_bytes")),
+        **_ranked_metrics(memory, _MEMORY_METRICS),
+        **_ranked_metrics(process, _PROCESS_METRICS),
     }
     ranks = sorted({rank for table in (process, memory) if table is not None for rank in table.ranks})
     limit, used, cpus = _limits(_in_order(tables.get("system")))
@@ -76,6 +81,7 @@ def build_context(
         reserves=_reserves(tables.get("step_memory")),
         metrics=stats_of(ranked),
         ranks=rank_means(ranked, ranks),
+        course=course_in_time([(memory, _MEMORY_METRICS), (process, _PROCESS_METRICS)]),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
+from traceml_core.diagnostics.course import CoursePoint, course_in_steps
 from traceml_core.diagnostics.memory_creep import Creep, find_creep
 from traceml_core.diagnostics.metrics import RankMeans, rank_means, stats_of
 from traceml_core.diagnostics.model import Stat
@@ -45,6 +46,7 @@ class StepMemoryContext(msgspec.Struct, frozen=True, kw_only=True):
     memory: tuple[RankMemory, ...]
     metrics: dict[str, Stat]
     ranks: tuple[RankMeans, ...]
+    course: tuple[CoursePoint, ...]
 
 
 def build_context(
@@ -53,7 +55,7 @@ def build_context(
     """Judge the tables of `TABLES`."""
     table = _in_order(tables.get("step_memory"))
     if table is None:
-        return StepMemoryContext(run=run, memory=(), metrics={}, ranks=())
+        return StepMemoryContext(run=run, memory=(), metrics={}, ranks=(), course=())
     names = ("peak_allocated_bytes", "peak_reserved_bytes")
     found: dict[str, RankedMetric | None] = {name: ranked_metric(table, name) for name in names}
     ranked = {name: metric for name, metric in found.items() if metric is not None}
@@ -65,6 +67,7 @@ def build_context(
         ),
         metrics=stats_of(ranked),
         ranks=rank_means(ranked, table.ranks),
+        course=course_in_steps(table, names),
     )
 
 

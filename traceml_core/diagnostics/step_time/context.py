@@ -26,6 +26,14 @@ TABLES = ("step_time", "owner_time", "system", "gpu")
 """The tables that `build_context` reads; those that are missing are taken for empty."""
 
 
+class HistogramBin(msgspec.Struct, frozen=True, kw_only=True):
+    """How many steps took longer than `from_ms`, up to `to_ms`."""
+
+    from_ms: float
+    to_ms: float
+    count: int
+
+
 class StepTimeContext(msgspec.Struct, frozen=True, kw_only=True):
     """The steps of a run, reduced.
 
@@ -61,6 +69,7 @@ class StepTimeContext(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, Stat]
     ranks: tuple[RankMeans, ...]
     series: tuple[SeriesBlock, ...]
+    distribution: tuple[HistogramBin, ...]
     budget: TimeBudget
 
     def share_of_training(self, phase: Phase) -> float | None:
@@ -124,6 +133,7 @@ def build_context(
         metrics=_stats(ranked),
         ranks=rank_means(ranked, table.ranks),
         series=step_series(table, policy.series_blocks),
+        distribution=_distribution(ranked["step_time_ms"], policy),
         budget=time_budget(table, run),
     )
 
@@ -145,6 +155,14 @@ def _stats(ranked: Mapping[str, RankedMetric]) -> dict[str, Stat]:
         )
         for name, metric in ranked.items()
     }
+
+
+def _distribution(metric: RankedMetric, policy: StepTimePolicy) -> tuple[HistogramBin, ...]:
+    """How many steps took how long, all ranks together."""
+    return tuple(
+        HistogramBin(from_ms=lower * metric.scale, to_ms=upper * metric.scale, count=count)
+        for lower, upper, count in metric.pooled.histogram(policy.histogram_bins)
+    )
 
 
 def _common(by_rank: Mapping[int, float], lagging: Sequence[int]) -> float:

@@ -19,6 +19,7 @@ class StepTimePolicy(msgspec.Struct, frozen=True, kw_only=True):
     habit_occasions: int = 3
     short_run_s: float = 60.0
     series_blocks: int = 1_000
+    histogram_bins: int = 60
 
     input_share: Threshold = Threshold(0.25, 0.50)
     h2d_share: Threshold = Threshold(0.15, 0.50)

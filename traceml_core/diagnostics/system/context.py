@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
+from traceml_core.diagnostics.course import CoursePoint, course_in_time
 from traceml_core.diagnostics.metrics import RankMeans, rank_means, stats_of
 from traceml_core.diagnostics.model import Stat
 from traceml_core.diagnostics.run_shape import RunShape
@@ -52,6 +53,7 @@ class SystemContext(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[GpuLoad, ...]
     metrics: dict[str, Stat]
     ranks: tuple[RankMeans, ...]
+    course: tuple[CoursePoint, ...]
 
 
 def build_context(
@@ -75,6 +77,7 @@ def build_context(
         gpus=() if gpu is None else _gpu_loads(gpu),
         metrics=stats_of(ranked),
         ranks=rank_means(ranked, sorted({rank for one in (system, gpu) if one is not None for rank in one.ranks})),
+        course=course_in_time([(system, _HOST_METRICS), (gpu, _GPU_METRICS)]),
     )
 
 

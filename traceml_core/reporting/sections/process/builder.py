@@ -17,4 +17,4 @@ def build(inputs: ProcessInputs, live: bool) -> BuiltSection:
     diagnosis = diagnose(context, policy)
     if context is None:
         return BuiltSection(section_of(diagnosis, None, ()))
-    return BuiltSection(section_of(diagnosis, context.metrics, context.ranks))
+    return BuiltSection(section_of(diagnosis, context.metrics, context.ranks, context.course))

@@ -14,4 +14,4 @@ def build(inputs: StepMemoryInputs, live: bool) -> BuiltSection:
     """The section, by the live policy while the run goes on."""
     policy = LIVE_STEP_MEMORY_POLICY if live else SUMMARY_STEP_MEMORY_POLICY
     context = build_context(inputs.tables, inputs.run, policy)
-    return BuiltSection(section_of(diagnose(context, policy), context.metrics, context.ranks))
+    return BuiltSection(section_of(diagnose(context, policy), context.metrics, context.ranks, context.course))

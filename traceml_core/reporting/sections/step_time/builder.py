@@ -10,7 +10,7 @@ from traceml_core.diagnostics.step_time.time_budget import time_budget
 from traceml_core.reporting.section_parts import as_stored, section_of
 from traceml_core.reporting.section_spec import BuiltSection, RunNumbers
 from traceml_core.reporting.sections.step_time.model import StepTimeInputs
-from traceml_core.reporting.summary import Section, SeriesBlock, TimeBudget
+from traceml_core.reporting.summary import HistogramBin, Section, SeriesBlock, TimeBudget
 
 
 def build(inputs: StepTimeInputs, live: bool) -> BuiltSection:
@@ -28,6 +28,7 @@ def build(inputs: StepTimeInputs, live: bool) -> BuiltSection:
         ranks=said.ranks,
         warmup_steps=context.warmup_steps,
         series=[as_stored(block, SeriesBlock) for block in context.series],
+        distribution=[as_stored(one, HistogramBin) for one in context.distribution],
     )
     return BuiltSection(section, _numbers(context))
 

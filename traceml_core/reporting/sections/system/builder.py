@@ -19,7 +19,7 @@ def build(inputs: SystemInputs, live: bool) -> BuiltSection:
     diagnosis = diagnose(context, policy)
     if context is None:
         return BuiltSection(section_of(diagnosis, None, ()))
-    section = section_of(diagnosis, context.metrics, context.ranks)
+    section = section_of(diagnosis, context.metrics, context.ranks, context.course)
     return BuiltSection(section, hardware=_hardware(inputs.tables["system"], inputs.tables["gpu"]))
 
 
