@@ -8,6 +8,7 @@ from traceml_core import __version__
 from traceml_core.cli.clean import clean
 from traceml_core.cli.command_group import CommandGroup
 from traceml_core.cli.demo import demo
+from traceml_core.cli.export import export
 from traceml_core.cli.list_runs import list_runs
 from traceml_core.cli.report import report
 
@@ -17,6 +18,7 @@ LOOK, GATE, START, KEEP = "Look at a run", "Compare and gate", "Start", "Keep ho
 COMMANDS: tuple[tuple[str, click.Command], ...] = (
     (LOOK, report),
     (LOOK, list_runs),
+    (LOOK, export),
     (START, demo),
     (KEEP, clean),
 )
