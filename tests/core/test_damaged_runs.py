@@ -5,12 +5,18 @@ The verbs are those of the command itself: a later one is tested as soon as it i
 
 from __future__ import annotations
 
+import random
+import shutil
+
 import click
 import pytest
+import run_factory
 from click.testing import CliRunner
 from damage import HALF_READABLE, UNREADABLE
+from run_factory import make_run_folder
 
 from traceml_core.cli import main
+from traceml_core.history import bounded_rows
 from traceml_core.reporting.loaded_run import load_run
 from traceml_core.reporting.stored_summary import SummaryUnavailableError
 
@@ -84,7 +90,7 @@ def test_what_can_be_read_in_part_is_told_or_said_in_one_line(form, damage, made
     else:
         assert_one_line(result)
     if "--rebuild" in form and result.exit_code == 0:
-        return  # it was asked to make a new report
+        return  # it was asked for a new report, and had all that it takes
     assert contents(damaged) == before
 
 
@@ -116,6 +122,53 @@ def test_a_damaged_history_never_replaces_its_report(made):
 
     assert_one_line(result)
     assert (damaged / "final_summary.json").read_bytes() == before
+
+
+def test_a_newer_report_is_not_replaced_by_one_of_this_version(made):
+    damaged = made(HALF_READABLE[1])
+    result = invoke(("report", "--rebuild"), damaged)
+
+    assert_one_line(result)
+    assert "written by a newer TraceML and left as it is" in result.stderr
+    assert "2.0" in (damaged / "final_summary.json").read_text()
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("form", FORMS, ids=" ".join)
+def test_a_history_with_garbled_bytes_is_told_or_said_in_one_line(form, seed, garbled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke(form, garbled(seed))
+    if result.exit_code == 0:
+        assert result.stdout
+    else:
+        assert_one_line(result)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of which some steps were rolled up, and which has no report yet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_factory, "ROWS_A_BATCH", 50)
+        patch.setattr(bounded_rows, "LARGEST_DETAIL", 64)
+        patch.setattr(bounded_rows, "KEPT_OF_ALL", 200)
+        return make_run_folder(tmp_path_factory.mktemp("whole"), steps=600, ranks=2)
+
+
+@pytest.fixture
+def garbled(whole, tmp_path):
+    """Makes a copy of it in which a few bytes anywhere are others."""
+
+    def make(seed):
+        folder = shutil.copytree(whole, tmp_path / "runs" / whole.name)
+        path, dice = folder / "telemetry.sqlite", random.Random(seed)
+        data = bytearray(path.read_bytes())
+        for _ in range(dice.choice((1, 3, 20, 200))):
+            place, length = dice.randrange(100, len(data) - 200), dice.choice((1, 8, 200))
+            data[place : place + length] = dice.randbytes(length)
+        path.write_bytes(data)
+        return folder
+
+    return make
 
 
 @pytest.mark.parametrize("damage", UNREADABLE, ids=lambda damage: damage.__name__)

@@ -35,6 +35,8 @@ def clean(keep: int, yes: bool, runs_dir: str) -> None:
         old = old_runs(Path(runs_dir), keep)
     except RunLookupError as error:
         raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{error.filename} cannot be read ({error.strerror}); mend that and try again") from error
     for run in old:
         if run.kept_because:
             click.echo(f"{run.path.name} is left alone: {run.kept_because}", err=True)
@@ -47,14 +49,16 @@ def clean(keep: int, yes: bool, runs_dir: str) -> None:
     what = f"{count(len(doomed))} run{'' if len(doomed) == 1 else 's'}, {byte_size(freed)}"
     if not yes:
         _ask(what)
+    deleted = 0
     for run in doomed:
         try:
             reason = delete_run(run.path)
         except OSError as error:
             raise CommandError(f"{run.path} cannot be deleted ({error.strerror}); mend that and try again") from error
+        deleted += not reason
         if reason:
             click.echo(f"{run.path.name} is left alone: {reason}", err=True)
-    click.echo(f"Deleted {what}.")
+    click.echo(f"Deleted {what}." if deleted == len(doomed) else f"Deleted {count(deleted)} of {what}.")
 
 
 def _show(runs: list[OldRun]) -> None:

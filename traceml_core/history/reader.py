@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from traceml_core.history.arrays import array_of
-from traceml_core.history.database import HistoryUnreadableError, open_for_reading, unreadable
+from traceml_core.history.database import GARBLED, HistoryUnreadableError, open_for_reading, unreadable
 from traceml_core.history.joined_steps import JoinedSteps, joined_with
 from traceml_core.history.rank_window import read_join
 from traceml_core.history.rolled_entries import NOT_ROLLED, RolledEntries, read_rolled
@@ -98,17 +98,15 @@ class HistoryReader:
         """
         with self._guard():
             kinds = self._column_types(table)
-            if not kinds:
-                return {}
-            wanted = (
-                list(names) if names is not None else [*_KEYS, *(name for name in kinds if name not in _KEYS.values())]
-            )
-            stored = list(dict.fromkeys(_KEYS.get(name, name) for name in wanted))
-            missing = [name for name in stored if name not in kinds]
-            if missing:
-                raise KeyError(f"{table} has no column {missing[0]!r}; it has {', '.join([*_KEYS, *kinds])}")
-            arrays = self._read(table, {name: kinds[name] for name in stored})
-            named = _named(arrays, self._sources())
+        if not kinds:
+            return {}
+        wanted = list(names) if names is not None else [*_KEYS, *(name for name in kinds if name not in _KEYS.values())]
+        stored = list(dict.fromkeys(_KEYS.get(name, name) for name in wanted))
+        missing = [name for name in stored if name not in kinds]
+        if missing:
+            raise KeyError(f"{table} has no column {missing[0]!r}; it has {', '.join([*_KEYS, *kinds])}")
+        with self._guard():
+            named = _named(self._read(table, {name: kinds[name] for name in stored}), self._sources())
             return {name: named[name] for name in wanted}
 
     def reduced(self, table: str) -> ReducedTable | None:
@@ -188,7 +186,7 @@ class HistoryReader:
         """What the lowest rank that told anything knows of the run."""
         with self._guard():
             row = self._connection.execute("SELECT facts FROM facts ORDER BY rank LIMIT 1").fetchone()
-        return None if row is None else msgspec.json.decode(row[0], type=RunFacts)
+            return None if row is None else msgspec.json.decode(row[0], type=RunFacts)
 
     def failures(self) -> dict[str, int]:
         """What failed in the aggregator itself, by edge; the ranks' own failures are in their records."""
@@ -235,7 +233,7 @@ class HistoryReader:
     def _guard(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, *GARBLED) as error:
             raise unreadable(self._path, error) from error
 
 

@@ -91,11 +91,17 @@ def load_summary(folder: Path, *, rebuild: bool = False) -> FinalSummary:
 
 
 def _refuse_to_worsen(final: Path, rebuilt: FinalSummary) -> None:
-    """An account that is there is not replaced by one with sections that could not be built."""
+    """An account that is there is not replaced by one that says less: of an older version, or with sections unbuilt."""
     from traceml_core.reporting.final import BUILDING
 
-    unbuilt = [edge for edge in rebuilt.telemetry.failures if edge.startswith(BUILDING)]
-    if unbuilt and final.exists():
+    if not final.is_file():
+        return
+    if is_newer(final.read_bytes()):
+        raise SummaryUnavailableError(
+            f"{final} was written by a newer TraceML and left as it is; "
+            "update this one (pip install -U traceml-callbacks)"
+        )
+    if any(edge.startswith(BUILDING) for edge in rebuilt.telemetry.failures):
         raise SummaryUnavailableError(
             f"{final} was left as it is: telemetry.sqlite beside it is damaged in parts, and a new report would "
             "say less; leave out --rebuild"

@@ -50,7 +50,7 @@ def _is_whole(values: np.ndarray) -> bool:
     """Whether a column of floats holds whole numbers alone: counts, bytes, nanoseconds that may be null."""
     if values.dtype != np.float64:
         return False
-    known = values[np.isfinite(values)]
+    known = values[~np.isnan(values)]
     return bool((np.floor(known) == known).all() and (np.abs(known) < 2**63).all())
 
 
