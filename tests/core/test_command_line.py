@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from run_factory import make_run_folder
 
 from traceml_core.cli import COMMANDS, main
 
@@ -73,14 +72,24 @@ def test_an_error_of_usage_is_one_line_with_a_remedy(arguments, said):
     assert said in result.stderr
 
 
-def test_a_reader_that_has_read_enough_ends_the_command_quietly(tmp_path):
-    for number in range(3):
-        make_run_folder(tmp_path, name=f"run-{number}" + "-long" * 10, history=False)
-    command = [sys.executable, "-m", "traceml_core", "list", "--runs-dir", str(tmp_path)]
-    listing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@pytest.mark.parametrize("arguments", [("list",), ("--help",)])
+def test_a_reader_that_has_read_enough_ends_the_command_quietly(arguments, tmp_path):
+    command = [sys.executable, "-m", "traceml_core", *arguments]
+    listing = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     listing.stdout.close()
     said = listing.stderr.read()
     listing.stderr.close()
 
     assert listing.wait() == 141
     assert said == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+@pytest.mark.parametrize("arguments", [("list",), ("--help",)])
+def test_output_for_which_there_is_no_room_is_one_line(arguments, tmp_path):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "traceml_core", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+
+    assert done.returncode == 2
+    assert done.stderr == "traceml: the output cannot be written (No space left on device); free some room first\n"

@@ -10,6 +10,7 @@ import click
 
 from traceml_core.cli.failure import CommandError
 from traceml_core.cli.runs_dir_option import runs_dir_option
+from traceml_core.reporting.plain_text import one_line
 
 if TYPE_CHECKING:
     from traceml_core.reporting.old_runs import OldRun
@@ -29,7 +30,7 @@ def clean(keep: int, yes: bool, runs_dir: str) -> None:
     """
     from traceml_core.core.run_folder import RunLookupError
     from traceml_core.core.units import byte_size, count
-    from traceml_core.reporting.old_runs import delete_run, old_runs
+    from traceml_core.reporting.old_runs import old_runs
 
     try:
         old = old_runs(Path(runs_dir), keep)
@@ -39,26 +40,35 @@ def clean(keep: int, yes: bool, runs_dir: str) -> None:
         raise CommandError(f"{error.filename} cannot be read ({error.strerror}); mend that and try again") from error
     for run in old:
         if run.kept_because:
-            click.echo(f"{run.path.name} is left alone: {run.kept_because}", err=True)
+            _say_left_alone(run.path, run.kept_because)
     doomed = [run for run in old if not run.kept_because]
     if not doomed:
-        click.echo(f"Nothing to delete: {runs_dir} holds no older runs than the newest {count(keep)}.")
+        click.echo(f"Nothing to delete in {runs_dir} beside the newest {count(keep)}.")
         return
     _show(doomed)
     freed = sum(run.size_bytes for run in doomed)
     what = f"{count(len(doomed))} run{'' if len(doomed) == 1 else 's'}, {byte_size(freed)}"
     if not yes:
         _ask(what)
-    deleted = 0
-    for run in doomed:
-        try:
-            reason = delete_run(run.path)
-        except OSError as error:
-            raise CommandError(f"{run.path} cannot be deleted ({error.strerror}); mend that and try again") from error
-        deleted += not reason
-        if reason:
-            click.echo(f"{run.path.name} is left alone: {reason}", err=True)
+    deleted = sum(_delete(run.path) for run in doomed)
     click.echo(f"Deleted {what}." if deleted == len(doomed) else f"Deleted {count(deleted)} of {what}.")
+
+
+def _delete(path: Path) -> bool:
+    """Delete a run; whether that was done, for by now there may be a reason not to."""
+    from traceml_core.reporting.old_runs import delete_run
+
+    try:
+        reason = delete_run(path)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be deleted ({error.strerror}); mend that and try again") from error
+    if reason:
+        _say_left_alone(path, reason)
+    return reason is None
+
+
+def _say_left_alone(path: Path, reason: str) -> None:
+    click.echo(one_line(f"{path.name} is left alone: {reason}"), err=True)
 
 
 def _show(runs: list[OldRun]) -> None:
@@ -66,7 +76,7 @@ def _show(runs: list[OldRun]) -> None:
 
     columns = max(len(run.path.name) for run in runs)
     for run in runs:
-        click.echo(f"{run.path.name:{columns}}  {byte_size(run.size_bytes):>9}")
+        click.echo(f"{one_line(run.path.name):{columns}}  {byte_size(run.size_bytes):>9}")
 
 
 def _ask(what: str) -> None:

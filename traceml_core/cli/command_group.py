@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -40,12 +41,12 @@ class CommandGroup(click.Group):
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """The context of the whole command line."""
-        with _one_line_errors("traceml"):
+        with _output_that_may_end(), _one_line_errors("traceml"):
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
-        with _closed_pipes(), _one_line_errors(ctx.command_path, ctx):
+        with _output_that_may_end(), _one_line_errors(ctx.command_path, ctx):
             return super().invoke(ctx)
 
     def resolve_command(
@@ -90,12 +91,19 @@ def _one_line_errors(path: str, ctx: click.Context | None = None) -> Iterator[No
 
 
 @contextmanager
-def _closed_pipes() -> Iterator[None]:
-    """Who reads may have read enough (`traceml list | head -1`): the command then ends without a word."""
+def _output_that_may_end() -> Iterator[None]:
+    """Who reads may have read enough (`traceml list | head -1`): the command then ends without a word.
+
+    Where the disk is full it says so.
+    """
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
         # What is still buffered has nowhere to go, and the interpreter would complain about it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.ENOSPC:
+            raise CommandError(f"the output cannot be written ({error.strerror}); free some room first") from error
         raise click.exceptions.Exit(PIPE_CLOSED_EXIT_CODE) from None
