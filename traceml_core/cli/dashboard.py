@@ -21,13 +21,14 @@ EVERYWHERE = ("", "0.0.0.0", "::")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; others can then reach it.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port; any free one where none is given.")
 def dashboard(run: str | None, runs_dir: str, host: str, port: int) -> None:
-    """Show runs on a local web page: all of them, or RUN. It follows those that go on.
+    """Show runs on a local web page: all of them, or RUN.
 
-    The address that is printed carries a token; without it nobody sees anything. Ctrl-C ends the page.
+    It follows those that go on. The address that is printed carries a token; without it nobody sees anything. Ctrl-C
+    ends the page.
 
-    Example: traceml dashboard
-
-    Example: traceml dashboard --port 8080
+    \b
+    Examples: traceml dashboard
+              traceml dashboard --port 8080
     """
     from traceml_core.core.extras import DASHBOARD, what_is_missing
 
@@ -39,8 +40,9 @@ def dashboard(run: str | None, runs_dir: str, host: str, port: int) -> None:
 
 
 def _place(run: str | None, runs_dir: str) -> tuple[Path, str | None]:
-    """The runs folder, and the run in it that is to be shown first."""
+    """The runs folder, and the run in it that is to be shown first, its report built where it was killed."""
     from traceml_core.core.run_folder import RunLookupError, find_run
+    from traceml_core.reporting.stored_summary import SummaryUnavailableError, load_summary
 
     if run is None:
         if not Path(runs_dir).is_dir():
@@ -50,7 +52,8 @@ def _place(run: str | None, runs_dir: str) -> tuple[Path, str | None]:
         return Path(runs_dir), None
     try:
         folder = find_run(run, runs_dir).resolve()
-    except RunLookupError as error:
+        load_summary(folder)
+    except (RunLookupError, SummaryUnavailableError) as error:
         raise CommandError(str(error)) from error
     return folder.parent, folder.name
 

@@ -36,9 +36,9 @@ TRAINER = Training("demo-hf-trainer", "Hugging Face Trainer", "hf_digits.py")
 @click.command()
 @click.option("--runs-dir", default="traceml_runs", show_default=True, help="Where the run folders go.")
 def demo(runs_dir: str) -> None:
-    """Train three times for real (about a minute), each with its report.
+    """Train three times for real, each with its report.
 
-    Needs the extra `demo` and torch; downloads nothing. Example: traceml demo
+    About a minute. Needs the extra `demo` and torch; downloads nothing. Example: traceml demo
     """
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:

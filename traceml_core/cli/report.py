@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 )
 @runs_dir_option
 def report(run: str | None, form: str, details: bool, rebuild: bool, output: Path | None, runs_dir: str) -> None:
-    """Print the report of RUN: a run folder, or its final_summary.json. None given: the newest run.
+    """Print the report of RUN, by default the newest.
 
-    A run in progress is shown as it stands. For one that was killed the report is built and its files are written.
+    RUN is a run folder, or its final_summary.json. A run in progress is shown as it stands. For one that was killed
+    the report is built and its files are written.
 
     With --format html it is a page that opens in any browser, without a network, and is written to a file.
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_atomic(path: Path, data: bytes, *, synced: bool = True) -> None:
@@ -15,16 +19,44 @@ def write_atomic(path: Path, data: bytes, *, synced: bool = True) -> None:
     Raises:
         OSError: the file could not be written; the old one is untouched and nothing is left beside it.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with whole_file(path, synced=synced) as file:
+        file.write(data)
+
+
+@contextmanager
+def whole_file(path: Path, *, synced: bool = True) -> Iterator[BinaryIO]:
+    """A file to write to that becomes `path` when the block ends, as `write_atomic` does; what fails leaves nothing.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    beside = _beside(path)
     try:
         with beside.open("xb") as file:
-            file.write(data)
+            yield file
             if synced:
                 file.flush()
                 os.fsync(file.fileno())
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A new folder to fill that becomes `path` when the block ends; what fails leaves nothing.
+
+    Raises:
+        OSError: it could not be made, or something else is at `path` by then.
+    """
+    beside = _beside(path)
+    beside.mkdir()
+    try:
+        yield beside
+        beside.rename(path)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
         raise
 
 
@@ -39,3 +71,7 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")

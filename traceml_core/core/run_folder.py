@@ -21,6 +21,15 @@ MANIFEST_VERSION = "1.0"
 
 # A folder with one of these holds a run.
 _RUN_FILES = ("manifest.json", "telemetry.sqlite", "final_summary.json")
+# Whatever TraceML itself puts into a run folder; nothing else in one is ever deleted.
+RUN_FOLDER_FILES = (
+    *_RUN_FILES,
+    *(f"telemetry.sqlite-{suffix}" for suffix in ("wal", "shm", "journal")),
+    "live_summary.json",
+    "final_summary.txt",
+    "final_summary.html",
+    "errors.log",
+)
 
 
 class RunFolder(msgspec.Struct, frozen=True):
@@ -170,14 +179,27 @@ def open_run_folder(path: Path) -> RunFolder:
 
 
 def run_folders(runs_dir: Path) -> list[Path]:
-    """Every run folder in `runs_dir`, the newest first."""
+    """Every run folder in `runs_dir`, the newest first.
+
+    Raises:
+        RunLookupError: the folder cannot be read.
+    """
     found = []
-    if runs_dir.is_dir():
-        for path in runs_dir.iterdir():
-            manifest = read_manifest(path) if path.is_dir() else None
-            if manifest is not None:
-                found.append((manifest.started_at, path.name, path))
+    for path in _folders_in(runs_dir):
+        manifest = read_manifest(path)
+        if manifest is not None:
+            found.append((manifest.started_at, path.name, path))
     return [path for *_, path in sorted(found, reverse=True)]
+
+
+def folders_without_manifest(runs_dir: Path) -> list[Path]:
+    """Folders in `runs_dir` that hold files of a run, by name, but no manifest that can be read.
+
+    Raises:
+        RunLookupError: the folder cannot be read.
+    """
+    found = [path for path in _folders_in(runs_dir) if _holds_run(path) and read_manifest(path) is None]
+    return sorted(found, key=lambda path: path.name, reverse=True)
 
 
 def find_run(target: str | None, runs_dir: str = "traceml_runs") -> Path:
@@ -197,9 +219,22 @@ def find_run(target: str | None, runs_dir: str = "traceml_runs") -> Path:
     if not path.exists():
         raise RunLookupError(f"{target} does not exist; `traceml list` shows the runs in {runs_dir}")
     folder = path if path.is_dir() else path.parent
-    if not any((folder / name).exists() for name in _RUN_FILES):
+    if not _holds_run(folder):
         raise RunLookupError(f"{target} is not a run folder; `traceml list` shows the runs in {runs_dir}")
     return folder
+
+
+def _folders_in(runs_dir: Path) -> list[Path]:
+    try:
+        return [path for path in runs_dir.iterdir() if path.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise RunLookupError(f"{runs_dir} cannot be read ({error.strerror}); name another --runs-dir") from error
+
+
+def _holds_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in _RUN_FILES)
 
 
 def _make_runs_dir(path: Path) -> None:
@@ -219,7 +254,7 @@ def _claim(wanted: Path) -> Path:
     for number in itertools.count(1):
         path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
         path.mkdir(parents=True, exist_ok=True)
-        if any((path / name).exists() for name in _RUN_FILES):
+        if _holds_run(path):
             continue
         try:
             with (path / "errors.log").open("xb") as file:

@@ -9,10 +9,15 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
+
 from traceml_core.history.file_system import is_network_file_system
 from traceml_core.history.tables import OLDEST_SCHEMA_VERSION, SCHEMA_VERSION
 
 BUSY_TIMEOUT_S = 5.0
+# SQLite does not check the content of its pages: what is garbled fails wherever it is decoded, put into an array, or
+# looked up by. These are the ways in which it does.
+GARBLED = (msgspec.MsgspecError, ValueError, TypeError, LookupError, OverflowError)
 
 
 class HistoryUnreadableError(Exception):
@@ -53,7 +58,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         )
     try:
         connection = _connect(path)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, *GARBLED) as error:
         raise unreadable(path, error) from error
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if OLDEST_SCHEMA_VERSION <= version <= SCHEMA_VERSION:
@@ -69,8 +74,8 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     )
 
 
-def unreadable(path: Path, error: sqlite3.Error) -> HistoryUnreadableError:
-    """What to tell of a file that SQLite cannot read."""
+def unreadable(path: Path, error: Exception) -> HistoryUnreadableError:
+    """What to tell of a file that cannot be read as a history."""
     return HistoryUnreadableError(
         f"{path} cannot be read ({error}); it is damaged or no TraceML history. "
         "Its final_summary.json, where there is one, still holds the report"

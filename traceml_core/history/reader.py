@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 
 from traceml_core.history.arrays import array_of
-from traceml_core.history.database import HistoryUnreadableError, open_for_reading, unreadable
+from traceml_core.history.database import GARBLED, HistoryUnreadableError, open_for_reading, unreadable
 from traceml_core.history.joined_steps import JoinedSteps, joined_with
 from traceml_core.history.rank_window import read_join
-from traceml_core.history.rolled_entries import NOT_ROLLED, read_rolled
+from traceml_core.history.rolled_entries import NOT_ROLLED, RolledEntries, read_rolled
 from traceml_core.history.tables import OWN_TABLES
 from traceml_core.statistics.reduced import ReducedTable, concatenate, reduced
 from traceml_core.telemetry.facts import RunFacts
@@ -98,17 +98,15 @@ class HistoryReader:
         """
         with self._guard():
             kinds = self._column_types(table)
-            if not kinds:
-                return {}
-            wanted = (
-                list(names) if names is not None else [*_KEYS, *(name for name in kinds if name not in _KEYS.values())]
-            )
-            stored = list(dict.fromkeys(_KEYS.get(name, name) for name in wanted))
-            missing = [name for name in stored if name not in kinds]
-            if missing:
-                raise KeyError(f"{table} has no column {missing[0]!r}; it has {', '.join([*_KEYS, *kinds])}")
-            arrays = self._read(table, {name: kinds[name] for name in stored})
-            named = _named(arrays, self._sources())
+        if not kinds:
+            return {}
+        wanted = list(names) if names is not None else [*_KEYS, *(name for name in kinds if name not in _KEYS.values())]
+        stored = list(dict.fromkeys(_KEYS.get(name, name) for name in wanted))
+        missing = [name for name in stored if name not in kinds]
+        if missing:
+            raise KeyError(f"{table} has no column {missing[0]!r}; it has {', '.join([*_KEYS, *kinds])}")
+        with self._guard():
+            named = _named(self._read(table, {name: kinds[name] for name in stored}), self._sources())
             return {name: named[name] for name in wanted}
 
     def reduced(self, table: str) -> ReducedTable | None:
@@ -135,13 +133,24 @@ class HistoryReader:
         del arrays  # what follows from them is in `rows`
         if rolled is None:
             return rows
-        entries = msgspec.structs.replace(
-            rolled.entries, **{key: values[rolled.source] for key, values in sources.items()}
-        )
+        entries = _owned(rolled, sources)
         if rows is None:
             return entries
         arrived = (np.append(rowid, rolled.after_rowid), np.append(source, rolled.source))
         return concatenate(rows, entries).take(np.lexsort((*arrived, np.append(rows.rank, entries.rank))))
+
+    def rolled(self, table: str) -> ReducedTable | None:
+        """What was rolled up of a table, as `reduced` has it among the rows; null where nothing was.
+
+        The last of these rows are still kept one by one: `columns` has those too.
+        """
+        with self._guard():
+            kinds = self._column_types(table)
+            if not kinds or not self._is_rolled(table):
+                return None
+            texts = [name for name, kind in kinds.items() if kind is object]
+            rolled = read_rolled(self._connection, table, texts)
+            return None if rolled is None else _owned(rolled, self._sources())
 
     def joined_steps(self) -> JoinedSteps | None:
         """The steps that all ranks did, joined, beyond the first ones; null where no more than those were done."""
@@ -177,7 +186,7 @@ class HistoryReader:
         """What the lowest rank that told anything knows of the run."""
         with self._guard():
             row = self._connection.execute("SELECT facts FROM facts ORDER BY rank LIMIT 1").fetchone()
-        return None if row is None else msgspec.json.decode(row[0], type=RunFacts)
+            return None if row is None else msgspec.json.decode(row[0], type=RunFacts)
 
     def failures(self) -> dict[str, int]:
         """What failed in the aggregator itself, by edge; the ranks' own failures are in their records."""
@@ -224,8 +233,13 @@ class HistoryReader:
     def _guard(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, *GARBLED) as error:
             raise unreadable(self._path, error) from error
+
+
+def _owned(rolled: RolledEntries, sources: Mapping[str, np.ndarray]) -> ReducedTable:
+    """Rolled-up entries with their rank and incarnation."""
+    return msgspec.structs.replace(rolled.entries, **{key: values[rolled.source] for key, values in sources.items()})
 
 
 def _named(arrays: dict[str, np.ndarray], sources: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -31,6 +31,9 @@ SECTIONS: tuple[SectionSpec, ...] = (STEP_TIME, STEP_MEMORY, PROCESS, SYSTEM)
 
 NO_HARDWARE = Hardware(cpus=None, memory_bytes=None, gpus=[])
 
+# What begins with this in `telemetry.failures` is a section that could not be built.
+BUILDING = "building the section"
+
 logger = get_error_logger("Report")
 
 
@@ -82,7 +85,7 @@ def build_summary(
 
 def _load_section(spec: SectionSpec, tables: TablesReadOnce, run: RunShape, failures: Counter[str]) -> Any:
     """What one section is built from; None where that cannot be read, with the cause in errors.log."""
-    with fail_open(logger, f"building the section {spec.name}", failures):
+    with fail_open(logger, f"{BUILDING} {spec.name}", failures):
         return spec.load(tables, run)
     return None
 
@@ -90,7 +93,7 @@ def _load_section(spec: SectionSpec, tables: TablesReadOnce, run: RunShape, fail
 def _build_section(spec: SectionSpec, inputs: Any, live: bool, failures: Counter[str]) -> BuiltSection:
     """One section; NO_DATA where it cannot be built, with the cause in errors.log."""
     if inputs is not None:
-        with fail_open(logger, f"building the section {spec.name}", failures):
+        with fail_open(logger, f"{BUILDING} {spec.name}", failures):
             return spec.build(inputs, live)
     said = no_data(spec.name, "This section could not be built.", "See errors.log in the run folder for the cause.")
     return BuiltSection(Section(diagnosis=said.primary, issues=[], metrics={}, ranks=[]))

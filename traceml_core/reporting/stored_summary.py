@@ -8,21 +8,33 @@ from pathlib import Path
 import msgspec
 
 from traceml_core.core.run_folder import read_manifest
-from traceml_core.core.units import MISSING, seconds
 from traceml_core.reporting.owner import owner_lives
-from traceml_core.reporting.summary import FinalSummary, decode_summary
+from traceml_core.reporting.summary import SCHEMA_VERSION, FinalSummary, decode_summary
+
+# The newest account first.
+SUMMARY_FILES = ("final_summary.json", "live_summary.json")
 
 
 class SummaryUnavailableError(Exception):
     """There is no summary to be had; the message says why, and what to do."""
 
 
-class RunBrief(msgspec.Struct, frozen=True):
-    """A run in three words, as a list shows it."""
+class RunBrief(msgspec.Struct, frozen=True, kw_only=True):
+    """A run in brief, as a list shows it. What nobody knows is null; `problem` says why nothing is known.
 
+    `status` is a summary's, or 'damaged' or 'newer' where what is stored cannot be read by this version.
+    """
+
+    run: str
     status: str
-    verdict: str
-    duration: str
+    name: str | None = None
+    started_at: str | None = None
+    kind: str | None = None
+    verdict: str | None = None
+    severity: str | None = None
+    steps: int | None = None
+    duration_s: float | None = None
+    problem: str | None = None
 
 
 def read_summary(path: Path) -> FinalSummary:
@@ -32,10 +44,16 @@ def read_summary(path: Path) -> FinalSummary:
         SummaryUnavailableError: it is missing, or none of this schema version.
     """
     try:
-        return decode_summary(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise SummaryUnavailableError(f"{path} cannot be read ({error.strerror}); name a run folder") from error
+    try:
+        return decode_summary(data)
     except msgspec.MsgspecError as error:
+        if is_newer(data):
+            raise SummaryUnavailableError(
+                f"{path} was written by a newer TraceML; update this one (pip install -U traceml-callbacks)"
+            ) from error
         raise SummaryUnavailableError(
             f"{path} is no summary that this version reads ({error}); run `traceml report --rebuild` on its folder"
         ) from error
@@ -63,6 +81,7 @@ def load_summary(folder: Path, *, rebuild: bool = False) -> FinalSummary:
     except HistoryUnreadableError as error:
         raise SummaryUnavailableError(str(error)) from error
     if summary.run.status != "running":
+        _refuse_to_worsen(final, summary)
         try:
             write_final(folder, summary, render_card(summary, folder=str(folder)))
             (folder / "live_summary.json").unlink(missing_ok=True)  # it says 'running', which is no longer true
@@ -71,16 +90,82 @@ def load_summary(folder: Path, *, rebuild: bool = False) -> FinalSummary:
     return summary
 
 
+def _refuse_to_worsen(final: Path, rebuilt: FinalSummary) -> None:
+    """An account that is there is not replaced by one that says less: of an older version, or with sections unbuilt."""
+    from traceml_core.reporting.final import BUILDING
+
+    if not final.is_file():
+        return
+    if is_newer(final.read_bytes()):
+        raise SummaryUnavailableError(
+            f"{final} was written by a newer TraceML and left as it is; "
+            "update this one (pip install -U traceml-callbacks)"
+        )
+    if any(edge.startswith(BUILDING) for edge in rebuilt.telemetry.failures):
+        raise SummaryUnavailableError(
+            f"{final} was left as it is: telemetry.sqlite beside it is damaged in parts, and a new report would "
+            "say less; leave out --rebuild"
+        )
+
+
 def brief_of(folder: Path) -> RunBrief:
-    """Status, verdict and duration as the newest summary in the folder tells them, without building one."""
-    for name in ("final_summary.json", "live_summary.json"):
+    """What the newest summary in the folder tells, without building one."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return RunBrief(run=folder.name, status="damaged", problem="manifest.json cannot be read")
+    known = RunBrief(run=folder.name, status="running", name=manifest.name, started_at=manifest.started_at)
+    for name in SUMMARY_FILES:
         try:
-            summary = decode_summary((folder / name).read_bytes())
-        except (OSError, msgspec.MsgspecError):
+            data = (folder / name).read_bytes()
+        except FileNotFoundError:
             continue
-        status = _status_now(folder) if summary.run.status == "running" else summary.run.status
-        return RunBrief(status, summary.primary_diagnosis.label, seconds(summary.run.duration_s))
-    return RunBrief(_status_now(folder), MISSING, MISSING)
+        except OSError:
+            return msgspec.structs.replace(known, status="damaged", problem=f"{name} cannot be read")
+        try:
+            summary = decode_summary(data)
+        except msgspec.MsgspecError:
+            if is_newer(data):
+                return msgspec.structs.replace(known, status="newer", problem=f"{name} is of a newer TraceML")
+            return msgspec.structs.replace(known, status="damaged", problem=f"{name} cannot be read")
+        return _brief_by(summary, known, folder)
+    return msgspec.structs.replace(known, status=_status_now(folder))
+
+
+def _brief_by(summary: FinalSummary, known: RunBrief, folder: Path) -> RunBrief:
+    issue, run = summary.primary_diagnosis, summary.run
+    return msgspec.structs.replace(
+        known,
+        status=_status_now(folder) if run.status == "running" else run.status,
+        kind=issue.kind,
+        verdict=issue.label,
+        severity=issue.severity,
+        steps=run.steps,
+        duration_s=run.duration_s,
+    )
+
+
+def is_going_on(folder: Path) -> bool:
+    """Whether somebody may still be writing to this run: it has no readable account of its end, and its owner lives."""
+    try:
+        ended = decode_summary((folder / "final_summary.json").read_bytes()).run.status != "running"
+    except (OSError, msgspec.MsgspecError):
+        ended = False
+    return not ended and _status_now(folder) == "running"
+
+
+def is_newer(data: bytes) -> bool:
+    """Whether this is a summary of a later schema than this version reads."""
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).schema_version.split(".")[0]
+    except msgspec.MsgspecError:
+        return False
+    return version.isdecimal() and int(version) > int(SCHEMA_VERSION.split(".")[0])
+
+
+class _Versioned(msgspec.Struct):
+    """What every version of a summary begins with."""
+
+    schema_version: str
 
 
 def _status_now(folder: Path) -> str:
