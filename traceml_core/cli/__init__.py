@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from traceml_core import __version__
+from traceml_core.cli.compare import compare
 from traceml_core.cli.demo import demo
 from traceml_core.cli.list_runs import list_runs
 from traceml_core.cli.report import report
@@ -19,5 +20,5 @@ def main() -> None:
     """
 
 
-for command in (demo, report, list_runs):
+for command in (demo, report, compare, list_runs):
     main.add_command(command)

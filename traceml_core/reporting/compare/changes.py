@@ -1,0 +1,126 @@
+"""From the readings of both sides to the change of each metric.
+
+A ratio is reckoned in logarithms. A part's change is its share of the whole's: `(b - a) / L`, with `L` the logarithmic
+mean of the whole on both sides. The parts then add up to the whole's change exactly, and swapping the sides only turns
+the sign (the decomposition is known as LMDI: Ang, Energy Policy 33, 2005). Both are shown as shares of A.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from traceml_core.reporting.compare.metric_row import ComparedSection, MetricRow, Reading
+from traceml_core.reporting.compare.model import Change, ComparedMetric, Verdict
+from traceml_core.reporting.compare.policy import COMPARE_POLICY
+from traceml_core.reporting.compare.verdict import mirrored, settling_half_width, verdict_on
+from traceml_core.reporting.summary import FinalSummary
+from traceml_core.statistics.block_bootstrap import mean_draws
+from traceml_core.statistics.two_sides import RunMean, SidesApart, runs_for, sides_apart
+
+Sides = tuple[list[Reading], list[Reading]]
+
+
+def compared_metrics(
+    section: ComparedSection, a: Sequence[FinalSummary], b: Sequence[FinalSummary], margin_share: float
+) -> list[ComparedMetric]:
+    """A section's metrics on both sides; those that neither side measured are left out."""
+    sides = {row.name: (_readings(row, a), _readings(row, b)) for row in section.rows}
+    return [_compared(section.name, row, sides, margin_share) for row in section.rows if any(sides[row.name])]
+
+
+def _readings(row: MetricRow, runs: Sequence[FinalSummary]) -> list[Reading]:
+    """One reading a run; none at all where some run of the side did not measure it."""
+    readings = [row.read(run) for run in runs]
+    known = [reading for reading in readings if reading is not None]
+    return known if len(known) == len(readings) else []
+
+
+def _compared(section: str, row: MetricRow, sides: dict[str, Sides], margin_share: float) -> ComparedMetric:
+    of_a, of_b = sides[row.name]
+    change, verdict = None, None
+    if of_a and of_b:
+        whole = sides[row.part_of] if row.part_of is not None else None
+        change, verdict = _change(row, (of_a, of_b), whole, margin_share)
+    average = _mean if row.part_of is not None else _typical
+    return ComparedMetric(
+        section=section,
+        name=row.name,
+        label=row.label,
+        unit=row.unit,
+        decides=row.decides,
+        part_of=row.part_of,
+        a=average(of_a) if of_a else None,
+        b=average(of_b) if of_b else None,
+        change=change,
+        verdict=verdict,
+    )
+
+
+def _change(
+    row: MetricRow, sides: Sides, whole: Sides | None, margin_share: float
+) -> tuple[Change | None, Verdict | None]:
+    if whole is not None:
+        if not all(whole):
+            return None, None
+        before, after = (_typical(side) for side in whole)
+        unit = _logarithmic_mean(before, after)
+        apart = sides_apart(_in_units(sides[0], unit), _in_units(sides[1], unit), row.spread)
+        shown = unit / before
+        shares = [value * shown for value in (apart.estimate, apart.low, apart.high, apart.smallest_told)]
+    else:
+        if any(reading.values.min() <= 0 for side in sides for reading in side):
+            return None, None  # from or to nothing, there is no ratio
+        apart = sides_apart(_logarithms(sides[0]), _logarithms(sides[1]), row.spread)
+        shares = [math.expm1(value) for value in (apart.estimate, apart.low, apart.high, apart.smallest_told)]
+    verdict = _judged(row, apart, margin_share)
+    unsettled = verdict == "INCONCLUSIVE"
+    narrow = settling_half_width(apart, margin_share)
+    return Change(
+        share=shares[0],
+        low_share=shares[1],
+        high_share=shares[2],
+        smallest_share=shares[3],
+        runs_to_settle=runs_for(narrow, apart.run_spread, COMPARE_POLICY.most_runs) if unsettled else None,
+        spread_share=apart.run_spread,
+        spread_measured=apart.spread_measured,
+    ), verdict
+
+
+def _judged(row: MetricRow, apart: SidesApart, margin_share: float) -> Verdict | None:
+    if row.better is None:
+        return None
+    verdict = verdict_on(apart, margin_share)
+    return verdict if row.better == "lower" else mirrored(verdict)
+
+
+def _logarithms(side: list[Reading]) -> list[RunMean]:
+    return [RunMean(math.log(_weighted(one)), float(np.log(_draws(one)).std())) for one in side]
+
+
+def _in_units(side: list[Reading], unit: float) -> list[RunMean]:
+    return [RunMean(_weighted(one) / unit, float(_draws(one).std()) / unit) for one in side]
+
+
+def _draws(reading: Reading) -> np.ndarray:
+    return reading.values if reading.values.size == 1 else mean_draws(reading.values, reading.counts)
+
+
+def _weighted(reading: Reading) -> float:
+    return float(np.average(reading.values, weights=reading.counts))
+
+
+def _mean(side: list[Reading]) -> float:
+    return float(np.mean([_weighted(one) for one in side]))
+
+
+def _typical(side: list[Reading]) -> float:
+    """The geometric mean of the runs, whose ratio is the change; with one run its mean. 0 where some run says 0."""
+    means = np.array([_weighted(one) for one in side])
+    return float(np.exp(np.log(means).mean())) if (means > 0).all() else float(means.mean())
+
+
+def _logarithmic_mean(a: float, b: float) -> float:
+    return a if math.isclose(a, b, rel_tol=1e-9) else (b - a) / math.log(b / a)
