@@ -55,10 +55,13 @@ class SidesApart(msgspec.Struct, frozen=True, kw_only=True):
         return self.half_width * _FOUND_IN_FOUR_OF_FIVE
 
 
-def sides_apart(first: Sequence[RunMean], second: Sequence[RunMean], spread_floor: float) -> SidesApart:
+def sides_apart(
+    first: Sequence[RunMean], second: Sequence[RunMean], spread_floor: float, scatter_factor: float
+) -> SidesApart:
     """The difference of the means of two sides of at least one run each.
 
-    Where a side has several runs, their spread counts (Welch's t); where neither has, `spread_floor` stands for it.
+    Where a side has several runs, their spread counts (Welch's t). Where neither has, `spread_floor` stands for what
+    differs between runs, and each run's own error counts `scatter_factor` times: noise outlasts the run that shows it.
     """
     sides = [_side(runs) for runs in (first, second)]
     known = [side for side in sides if side.count > 1]
@@ -67,7 +70,7 @@ def sides_apart(first: Sequence[RunMean], second: Sequence[RunMean], spread_floo
         sides = [side if side.count > 1 else _Side(side.mean, max(spread, side.variance), 1) for side in sides]
         freedom = _welch_freedom(sides) if len(known) == 2 else float(known[0].count - 1)
     else:
-        sides = [_Side(side.mean, side.variance + spread_floor**2, 1) for side in sides]
+        sides = [_Side(side.mean, scatter_factor**2 * side.variance + spread_floor**2, 1) for side in sides]
         freedom = math.inf
     error = math.sqrt(sum(side.variance / side.count for side in sides))
     return SidesApart(

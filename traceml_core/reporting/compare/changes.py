@@ -67,13 +67,15 @@ def _change(
             return None, None
         before, after = (_typical(side) for side in whole)
         unit = _logarithmic_mean(before, after)
-        apart = sides_apart(_in_units(sides[0], unit), _in_units(sides[1], unit), row.spread)
+        apart = sides_apart(
+            _in_units(sides[0], unit), _in_units(sides[1], unit), row.spread, COMPARE_POLICY.scatter_factor
+        )
         shown = unit / before
         shares = [value * shown for value in (apart.estimate, apart.low, apart.high, apart.smallest_told)]
     else:
         if any(reading.values.min() <= 0 for side in sides for reading in side):
             return None, None  # from or to nothing, there is no ratio
-        apart = sides_apart(_logarithms(sides[0]), _logarithms(sides[1]), row.spread)
+        apart = sides_apart(_logarithms(sides[0]), _logarithms(sides[1]), row.spread, COMPARE_POLICY.scatter_factor)
         shares = [math.expm1(value) for value in (apart.estimate, apart.low, apart.high, apart.smallest_told)]
     verdict = _judged(row, apart, margin_share)
     unsettled = verdict == "INCONCLUSIVE"

@@ -15,9 +15,12 @@ class ComparePolicy(msgspec.Struct, frozen=True, kw_only=True):
     minimum_blocks: int = 8
     """Fewer blocks after warm-up are too few to be drawn from."""
 
-    typical_step_spread: float = 0.015
-    mean_step_spread: float = 0.03
+    typical_step_spread: float = 0.012
+    mean_step_spread: float = 0.02
     memory_spread: float = 0.01
+    scatter_factor: float = 3.0
+    """With one run a side a run's own scatter counts so many times: what disturbs a run lasts longer than a stretch."""
+
     most_runs: int = 50
     """More runs a side than this are not advised: another machine, or a wider margin, would be."""
 
