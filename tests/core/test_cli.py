@@ -163,7 +163,7 @@ def test_the_version_is_told_by_the_command_and_by_the_module():
     assert subprocess.run(command, capture_output=True, text=True).stdout.strip().endswith(__version__)
 
 
-@pytest.mark.parametrize("arguments", [(), ("report",), ("list",)])
+@pytest.mark.parametrize("arguments", [(), ("report",), ("compare",), ("list",)])
 def test_every_command_explains_itself_with_an_example(run, arguments):
     result = run(*arguments, "--help")
 

@@ -24,9 +24,9 @@ class Reading(msgspec.Struct, frozen=True):
 class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     """One comparable metric. `better` null: a number that is neither good nor bad, shown without a verdict.
 
-    `read` gives null where the run did not measure it. `spread` is the share by which identical runs of a
-    quiet machine differ (standard deviation), used where there is one run a side. `decides`: it takes part in the verdict of the whole.
-    `part_of`: the name of the metric of which it is a part; its change is then in points of that metric.
+    `read` gives null where the run did not measure it. `spread` is the share by which identical runs of a quiet machine
+    differ (standard deviation), used where there is one run a side. `decides`: it takes part in the verdict of the
+    whole. `part_of`: the name of the metric of which it is a part; its change is then in points of that metric.
     """
 
     name: str

@@ -37,11 +37,12 @@ def settling_half_width(apart: SidesApart, margin_share: float) -> float:
 def deciding_metric(metrics: Sequence[ComparedMetric]) -> ComparedMetric | None:
     """The metric that the whole is judged by: the first that regressed, else that improved, else that was measured.
 
-    Only metrics that decide and that both sides measured take part: what is missing outranks nothing.
+    What is missing outranks no regression that was measured. But where only one side has the first of all, the time of
+    a step, nothing that is merely no worse stands in for it: that metric then decides, and cannot be judged.
     """
-    judged = [metric for metric in metrics if metric.decides and metric.verdict is not None]
-    for wanted in ("REGRESSION", "IMPROVEMENT"):
-        for metric in judged:
-            if metric.verdict == wanted:
-                return metric
-    return judged[0] if judged else None
+    deciding = [metric for metric in metrics if metric.decides]
+    judged = [metric for metric in deciding if metric.verdict is not None]
+    regressed = [metric for metric in judged if metric.verdict == "REGRESSION"]
+    improved = [metric for metric in judged if metric.verdict == "IMPROVEMENT"]
+    one_sided = [metric for metric in deciding[:1] if (metric.a is None) != (metric.b is None)]
+    return next(iter((*regressed, *one_sided, *improved, *judged)), None)

@@ -19,8 +19,10 @@ def headline(decider: ComparedMetric | None, metrics: Sequence[ComparedMetric]) 
 
     Such as 'B is slower by 14% (11 to 17%), of it waiting for data 12 points.'
     """
-    if decider is None or decider.change is None:
+    if decider is None:
         return "Nothing that decides was measured on both sides, so there is nothing to compare."
+    if decider.change is None:
+        return f"The {decider.label} was measured on one side only, so there is nothing to compare."
     change = decider.change
     amount = f"{percent_change(abs(change.share), sign=False)} {_interval(change)}"
     up, down = _BY_TIME if decider.unit == "ms" else _BY_SIZE
@@ -39,7 +41,10 @@ def reasons(
 ) -> list[str]:
     """Why it is judged so; what the spread between runs rests on; what else moved."""
     if decider is None or decider.change is None:
-        return []
+        missing = [
+            side for side, value in (("A", decider and decider.a), ("B", decider and decider.b)) if value is None
+        ]
+        return [f"Fewer than {COMPARE_POLICY.minimum_blocks} steps after warm-up: {' and '.join(missing)}."]
     said = [_rule(verdict, margin_share), _spread(decider.change)]
     if verdict == "INCONCLUSIVE":
         smallest = percent_change(decider.change.smallest_share, sign=False)
