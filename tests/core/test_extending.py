@@ -16,6 +16,7 @@ NEW_FILE = re.compile(r"New file `([^`]+)`:\n\n```python\n(.*?)```", re.DOTALL)
 REGISTRATION = re.compile(
     r"Register it in `([^`]+)`, in `(\w+)`.*?```python\n(.*?)```\n\nand import it.*?```python\n(.*?)```", re.DOTALL
 )
+ROW = re.compile(r"Add a row in `([^`]+)`, in `(\w+)`:\n\n```python\n(.*?)```", re.DOTALL)
 TRAIN = """
 import time
 import patience
@@ -37,7 +38,7 @@ def perform_walks(root: Path) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
-    for name, registry, line, imported in REGISTRATION.findall(page):
+    for name, registry, line, imported in (*REGISTRATION.findall(page), *((*row, "") for row in ROW.findall(page))):
         path = root / name
         text = path.read_text()
         opening = re.search(rf"^{registry}[^\n]*= \(", text, re.MULTILINE)
@@ -46,7 +47,7 @@ def perform_walks(root: Path) -> None:
         path.write_text(text.replace(future, future + imported, 1))
 
 
-def test_a_sampler_a_rule_and_a_section_are_one_file_and_one_line_each(tmp_path):
+def test_a_sampler_a_rule_and_a_section_are_one_file_and_one_line_each_and_a_compare_metric_one_row(tmp_path):
     shutil.copytree(
         REPOSITORY / "traceml_core", tmp_path / "traceml_core", ignore=shutil.ignore_patterns("__pycache__")
     )
@@ -63,9 +64,16 @@ def test_a_sampler_a_rule_and_a_section_are_one_file_and_one_line_each(tmp_path)
     assert "TINY_BATCHES" in kinds
     assert re.fullmatch(r"At most \d+ files were open\.", summary["sections"]["open_files"]["diagnosis"]["summary"])
     assert "Files open" in (tmp_path / "run" / "final_summary.txt").read_text()
+    command = [sys.executable, "-m", "traceml_core", "compare", "run", "run", "--format"]
+    for form in ("text", "json", "markdown", "html"):
+        compared = subprocess.run(
+            [*command, form], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert "host memory" in compared.stdout, compared.stderr
 
 
-def test_the_page_has_all_three_walks():
+def test_the_page_has_all_four_walks():
     page = PAGE.read_text()
     assert len(NEW_FILE.findall(page)) == 7
     assert [name for _, name, _, _ in REGISTRATION.findall(page)] == ["DEFAULT_SAMPLER_REGISTRY", "RULES", "SECTIONS"]
+    assert [name for _, name, _ in ROW.findall(page)] == ["METRICS"]

@@ -9,7 +9,7 @@ import msgspec
 COMPARISON_VERSION = "1.0"
 
 Verdict = Literal["REGRESSION", "IMPROVEMENT", "EQUIVALENT", "INCONCLUSIVE"]
-Unit = Literal["ms", "bytes", "percent", "per_s", "watt", "share"]
+Unit = Literal["ms", "bytes", "percent", "per_s", "watt"]
 
 
 class ComparedRun(msgspec.Struct, frozen=True, kw_only=True):

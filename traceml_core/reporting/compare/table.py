@@ -26,7 +26,6 @@ _TEXT: dict[Unit, Callable[[float | None], str]] = {
     "percent": lambda value: percent(None if value is None else value / 100),
     "per_s": rate,
     "watt": lambda value: MISSING if value is None else f"{count(value)} W",
-    "share": percent,
 }
 
 
