@@ -1,6 +1,7 @@
 """How far `traceml compare` can be trusted: identical trainings, and trainings that are slower by a known share.
 
     python benchmarks/compare.py --pool FOLDER
+    python benchmarks/compare.py --pool FOLDER --peer PEER_PYTHON      # beside the known tool's compare
 
 Records a pool of real trainings, each in a process of its own, all kinds in turn (what the pool holds already is not
 recorded again): twice the same, 5 % slower, 1 % slower. Then it compares
@@ -25,6 +26,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from compare_peer import print_peer, record_peer
 from traceml_core.reporting.compare.core import compare
 from traceml_core.reporting.compare.metric_row import ComparedSection
 from traceml_core.reporting.compare.model import Comparison
@@ -34,7 +38,6 @@ from traceml_core.reporting.summary import FinalSummary
 
 TRAINING = Path(__file__).with_name("compare_training.py")
 KINDS = {"same-a": 0.0, "slower-5": 0.05, "same-b": 0.0, "slower-1": 0.01}
-RUNS_A_SIDE = 5
 # What the verdict rests on; the parts of a step only explain it.
 DECIDING = [
     ComparedSection(section.name, tuple(row for row in section.rows if row.decides)) for section in COMPARED_SECTIONS
@@ -75,10 +78,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=20, help="runs of each kind")
     parser.add_argument("--draws", type=int, default=500, help="comparisons of five runs a side")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--peer", type=Path, help="the Python of an environment with the known tool and torch")
+    parser.add_argument("--peer-turns", type=int, default=20, help="runs of each kind under the known tool")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.pool or Path(temporary)
         record(folder, arguments.turns)
+        if arguments.peer is not None:
+            print_beside(arguments.peer, folder, arguments.peer_turns)
         pool = {kind: [load_summary(_run(folder, kind, turn)) for turn in range(arguments.turns)] for kind in KINDS}
     print_spreads(pool)
     held = [print_promise(promise, pool, arguments.draws, arguments.seed) for promise in PROMISES]
@@ -93,6 +100,13 @@ def record(folder: Path, turns: int) -> None:
             if not (run / "final_summary.json").exists():
                 command = [sys.executable, str(TRAINING), "--run-dir", str(run), "--slower", str(slower)]
                 subprocess.run(command, check=True)
+
+
+def print_beside(python: Path, folder: Path, turns: int) -> None:
+    """What the known tool says of the same trainings, recorded by itself."""
+    record_peer(python, folder, KINDS, turns)
+    for after in ("same-b", "slower-5", "slower-1"):
+        print_peer(python, folder, "same-a", after, turns)
 
 
 def print_spreads(pool: Pool) -> None:

@@ -1,4 +1,4 @@
-"""The difference of two sides of runs, with its 95 % interval: the spread between runs counts.
+"""The difference of two sides of runs, with its 95 % interval, in which the spread between runs counts.
 
 Values are in any unit in which differences mean something: logarithms for ratios, milliseconds for parts.
 """

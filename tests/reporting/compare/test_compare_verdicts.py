@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 from compare_factory import STEP_MS, make_compared, slower
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from traceml_core.core.phases import Phase
@@ -182,6 +182,7 @@ sides = st.lists(steps.map(lambda fields: make_compared(**fields)), min_size=1, 
 margins = st.floats(0.001, 0.5)
 
 
+@settings(max_examples=50)
 @given(sides, sides, margins)
 def test_swapping_the_sides_mirrors_every_verdict(a, b, margin):
     there, back = compare(a, b, margin), compare(b, a, margin)
@@ -195,6 +196,7 @@ def test_swapping_the_sides_mirrors_every_verdict(a, b, margin):
         assert there.verdict == MIRROR.get(back.verdict, back.verdict)
 
 
+@settings(max_examples=50)
 @given(sides, margins)
 def test_identical_summaries_never_move(a, margin):
     told = compare(a, a, margin)
@@ -203,6 +205,7 @@ def test_identical_summaries_never_move(a, margin):
     assert {metric.verdict for metric in told.metrics} <= {"EQUIVALENT", "INCONCLUSIVE", None}
 
 
+@settings(max_examples=50)
 @given(sides, sides, margins)
 def test_each_interval_holds_its_estimate_and_the_same_input_gives_the_same_answer(a, b, margin):
     told = compare(a, b, margin)

@@ -8,7 +8,7 @@ the sign (the decomposition is known as LMDI: Ang, Energy Policy 33, 2005). Both
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -62,33 +62,40 @@ def _compared(section: str, row: MetricRow, sides: dict[str, Sides], margin_shar
 def _change(
     row: MetricRow, sides: Sides, whole: Sides | None, margin_share: float
 ) -> tuple[Change | None, Verdict | None]:
-    if whole is not None:
-        if not all(whole):
-            return None, None
-        before, after = (_typical(side) for side in whole)
-        unit = _logarithmic_mean(before, after)
-        apart = sides_apart(
-            _in_units(sides[0], unit), _in_units(sides[1], unit), row.spread, COMPARE_POLICY.scatter_factor
-        )
-        shown = unit / before
-        shares = [value * shown for value in (apart.estimate, apart.low, apart.high, apart.smallest_told)]
-    else:
-        if any(reading.values.min() <= 0 for side in sides for reading in side):
-            return None, None  # from or to nothing, there is no ratio
-        apart = sides_apart(_logarithms(sides[0]), _logarithms(sides[1]), row.spread, COMPARE_POLICY.scatter_factor)
-        shares = [math.expm1(value) for value in (apart.estimate, apart.low, apart.high, apart.smallest_told)]
+    if whole is not None and not all(whole):
+        return None, None
+    if whole is None and any(reading.values.min() <= 0 for side in sides for reading in side):
+        return None, None  # from or to nothing, there is no ratio
+    apart, as_share = _ratio(row, sides) if whole is None else _part(row, sides, whole)
     verdict = _judged(row, apart, margin_share)
-    unsettled = verdict == "INCONCLUSIVE"
-    narrow = settling_half_width(apart, margin_share)
+    runs = None
+    if verdict == "INCONCLUSIVE":
+        runs = runs_for(settling_half_width(apart, margin_share), apart.run_spread, COMPARE_POLICY.most_runs)
     return Change(
-        share=shares[0],
-        low_share=shares[1],
-        high_share=shares[2],
-        smallest_share=shares[3],
-        runs_to_settle=runs_for(narrow, apart.run_spread, COMPARE_POLICY.most_runs) if unsettled else None,
+        share=as_share(apart.estimate),
+        low_share=as_share(apart.low),
+        high_share=as_share(apart.high),
+        smallest_share=as_share(apart.smallest_told),
+        runs_to_settle=runs,
         spread_share=apart.run_spread,
         spread_measured=apart.spread_measured,
     ), verdict
+
+
+def _ratio(row: MetricRow, sides: Sides) -> tuple[SidesApart, Callable[[float], float]]:
+    """How far the sides are apart in logarithms, and what makes shares of A of that."""
+    a, b = sides
+    return sides_apart(_logarithms(a), _logarithms(b), row.spread, COMPARE_POLICY.scatter_factor), math.expm1
+
+
+def _part(row: MetricRow, sides: Sides, whole: Sides) -> tuple[SidesApart, Callable[[float], float]]:
+    """The same for a part, in units of the whole. Parts vary each by itself: with the root of what they take of it."""
+    a, b = sides
+    before, after = (_typical(side) for side in whole)
+    unit = _logarithmic_mean(before, after)
+    spread = row.spread * math.sqrt(abs(_mean(a) + _mean(b)) / (2 * unit))
+    apart = sides_apart(_in_units(a, unit), _in_units(b, unit), spread, COMPARE_POLICY.scatter_factor)
+    return apart, lambda value: value * unit / before
 
 
 def _judged(row: MetricRow, apart: SidesApart, margin_share: float) -> Verdict | None:

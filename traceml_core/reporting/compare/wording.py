@@ -41,10 +41,7 @@ def reasons(
 ) -> list[str]:
     """Why it is judged so; what the spread between runs rests on; what else moved."""
     if decider is None or decider.change is None:
-        missing = [
-            side for side, value in (("A", decider and decider.a), ("B", decider and decider.b)) if value is None
-        ]
-        return [f"Fewer than {COMPARE_POLICY.minimum_blocks} steps after warm-up: {' and '.join(missing)}."]
+        return [f"At least {COMPARE_POLICY.minimum_blocks} steps after warm-up are needed on both sides."]
     said = [_rule(verdict, margin_share), _spread(decider.change)]
     if verdict == "INCONCLUSIVE":
         smallest = percent_change(decider.change.smallest_share, sign=False)
