@@ -98,6 +98,7 @@ def test_a_stall_now_and_then_is_in_the_mean_step_and_not_in_the_typical_one():
     assert metric_of(told, "step_interval_ms").verdict == "REGRESSION"
     assert told.verdict == "REGRESSION"
     assert told.headline.startswith("B's mean step is slower by 30%")
+    assert any("EQUIVALENT: what moved are single long steps" in reason for reason in told.reasons)
 
 
 def test_the_parts_add_up_to_the_change_of_the_typical_step():

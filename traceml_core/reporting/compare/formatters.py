@@ -133,7 +133,7 @@ body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem aut
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #8884; white-space: nowrap; }}
-th:first-child, td:last-child {{ text-align: left; }}
+th:first-child, th:last-child, td:last-child {{ text-align: left; }}
 tbody th {{ font-weight: normal; }}
 .part th {{ padding-left: 2rem; }}
 </style>

@@ -19,6 +19,7 @@ from traceml_core.reporting.summary import FinalSummary
 from traceml_core.statistics.middle_half import in_middle_half, pseudo_values
 
 TYPICAL_STEP = "typical_step_ms"
+MEAN_STEP = "step_interval_ms"
 _OWN_WORK = (Phase.H2D, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.UNATTRIBUTED)
 _PHASES = tuple(phase for phase in Phase if phase not in (Phase.STARTUP, Phase.TEARDOWN))
 
@@ -109,7 +110,7 @@ METRICS: tuple[MetricRow, ...] = (
     *(_part(f"{phase.key}_ms", phase.label, _reader(_phase_part(phase))) for phase in _PHASES),
     _part("slowest_rank_ms", "slowest rank's lag", _reader(_slowest_rank_part, several_ranks_only=True)),
     MetricRow(
-        name="step_interval_ms",
+        name=MEAN_STEP,
         label="mean step",
         unit="ms",
         read=_reader(lambda steps: steps.interval_ms),
