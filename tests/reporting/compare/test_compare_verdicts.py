@@ -148,6 +148,15 @@ def test_runs_without_steps_are_inconclusive_and_say_what_to_do():
     assert "at least 8 steps" in told.action
 
 
+def test_steps_of_two_kinds_are_compared_and_steps_that_took_no_time_are_not():
+    two_kinds = [make_compared(series={"seed": seed, "every": {2: 300.0}}) for seed in (1, 2)]
+    no_time = [make_compared(dict.fromkeys(STEP_MS, 0.0), series={"steps": 20}, rss_bytes=None)]
+
+    assert metric_of(compare(two_kinds[:1], two_kinds[1:]), "typical_step_ms").change is not None
+    assert compare(side(1), no_time).verdict == "INCONCLUSIVE"
+    assert compare(no_time, no_time).verdict == "INCONCLUSIVE"
+
+
 def test_facts_in_which_the_sides_differ_are_named_the_weighty_ones_first():
     b = side(2, batch_size=64, versions={"torch": "2.14.0"}, status="interrupted", precision="16-mixed")
     told = compare(side(1), b)

@@ -1,8 +1,8 @@
 """From the readings of both sides to the change of each metric.
 
 A ratio is reckoned in logarithms. A part's change is its share of the whole's: `(b - a) / L`, with `L` the logarithmic
-mean of the whole on both sides. The parts then add up to the whole's change exactly, and swapping the sides only turns
-the sign (the decomposition is known as LMDI: Ang, Energy Policy 33, 2005). Both are shown as shares of A.
+mean of the whole on both sides. The parts then add up to the whole's change (exactly with one run a side), and swapping
+the sides only turns the sign (known as LMDI: Ang, Energy Policy 33, 2005). Both are shown as shares of A.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from traceml_core.reporting.compare.metric_row import ComparedSection, MetricRow, Reading
 from traceml_core.reporting.compare.model import Change, ComparedMetric, Verdict
 from traceml_core.reporting.compare.policy import COMPARE_POLICY
 from traceml_core.reporting.compare.verdict import mirrored, settling_half_width, verdict_on
 from traceml_core.reporting.summary import FinalSummary
-from traceml_core.statistics.block_bootstrap import mean_draws
+from traceml_core.statistics.run_means import (
+    arithmetic_mean,
+    geometric_mean,
+    logarithmic_mean,
+    run_logarithm,
+    run_mean,
+    weighted_mean,
+)
 from traceml_core.statistics.two_sides import RunMean, SidesApart, runs_for, sides_apart
 
 Sides = tuple[list[Reading], list[Reading]]
@@ -62,9 +67,8 @@ def _compared(section: str, row: MetricRow, sides: dict[str, Sides], margin_shar
 def _change(
     row: MetricRow, sides: Sides, whole: Sides | None, margin_share: float
 ) -> tuple[Change | None, Verdict | None]:
-    if whole is not None and not all(whole):
-        return None, None
-    if whole is None and any(reading.values.min() <= 0 for side in sides for reading in side):
+    measured = sides if whole is None else whole
+    if not all(measured) or min(_smallest(side) for side in measured) <= 0:
         return None, None  # from or to nothing, there is no ratio
     apart, as_share = _ratio(row, sides) if whole is None else _part(row, sides, whole)
     verdict = _judged(row, apart, margin_share)
@@ -92,7 +96,7 @@ def _part(row: MetricRow, sides: Sides, whole: Sides) -> tuple[SidesApart, Calla
     """The same for a part, in units of the whole. Parts vary each by itself: with the root of what they take of it."""
     a, b = sides
     before, after = (_typical(side) for side in whole)
-    unit = _logarithmic_mean(before, after)
+    unit = logarithmic_mean(before, after)
     spread = row.spread * math.sqrt(abs(_mean(a) + _mean(b)) / (2 * unit))
     apart = sides_apart(_in_units(a, unit), _in_units(b, unit), spread, COMPARE_POLICY.scatter_factor)
     return apart, lambda value: value * unit / before
@@ -106,30 +110,20 @@ def _judged(row: MetricRow, apart: SidesApart, margin_share: float) -> Verdict |
 
 
 def _logarithms(side: list[Reading]) -> list[RunMean]:
-    return [RunMean(math.log(_weighted(one)), float(np.log(_draws(one)).std())) for one in side]
+    return [run_logarithm(one.values, one.counts) for one in side]
 
 
 def _in_units(side: list[Reading], unit: float) -> list[RunMean]:
-    return [RunMean(_weighted(one) / unit, float(_draws(one).std()) / unit) for one in side]
-
-
-def _draws(reading: Reading) -> np.ndarray:
-    return reading.values if reading.values.size == 1 else mean_draws(reading.values, reading.counts)
-
-
-def _weighted(reading: Reading) -> float:
-    return float(np.average(reading.values, weights=reading.counts))
+    return [run_mean(one.values, one.counts, unit) for one in side]
 
 
 def _mean(side: list[Reading]) -> float:
-    return float(np.mean([_weighted(one) for one in side]))
+    return arithmetic_mean([weighted_mean(one.values, one.counts) for one in side])
+
+
+def _smallest(side: list[Reading]) -> float:
+    return min(weighted_mean(one.values, one.counts) for one in side)
 
 
 def _typical(side: list[Reading]) -> float:
-    """The geometric mean of the runs, whose ratio is the change; with one run its mean. 0 where some run says 0."""
-    means = np.array([_weighted(one) for one in side])
-    return float(np.exp(np.log(means).mean())) if (means > 0).all() else float(means.mean())
-
-
-def _logarithmic_mean(a: float, b: float) -> float:
-    return a if math.isclose(a, b, rel_tol=1e-9) else (b - a) / math.log(b / a)
+    return geometric_mean([weighted_mean(one.values, one.counts) for one in side])
