@@ -127,5 +127,5 @@ def test_a_run_that_failed_before_its_first_step_is_compared_as_inconclusive(run
 
     assert result.exit_code == 3
     assert "[INCONCLUSIVE]" in result.stdout
-    assert "typical step was measured on one side only" in result.stdout
+    assert "undisturbed step was measured on one side only" in result.stdout
     assert "status: A completed, B failed" in result.stdout

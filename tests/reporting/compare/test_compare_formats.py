@@ -71,7 +71,7 @@ def test_text_says_the_verdict_first_then_why_then_the_table(told, columns):
     lines = as_text(told, columns=columns).splitlines()
     first = [index for index, line in enumerate(lines) if "[REGRESSION]" in line][0]
     why = [index for index, line in enumerate(lines) if line.startswith(" Why")][0]
-    table = [index for index, line in enumerate(lines) if line.startswith(" typical step")][0]
+    table = [index for index, line in enumerate(lines) if line.startswith(" undisturbed step")][0]
 
     assert first < why < table
 

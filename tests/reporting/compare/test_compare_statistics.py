@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from traceml_core.statistics.block_bootstrap import mean_draws
-from traceml_core.statistics.middle_half import in_middle_half, pseudo_values
+from traceml_core.statistics.calm_half import in_calm_half, pseudo_values, smoothed
 from traceml_core.statistics.two_sides import RunMean, runs_for, sides_apart, t_quantile
 
 
@@ -29,17 +29,27 @@ def test_blocks_count_by_their_steps():
     assert mean_draws(values, counts).mean() < 1.5
 
 
-def test_a_mean_of_the_middle_half_does_not_see_stalls_and_scatters_as_theory_says():
+def test_a_mean_of_the_calm_half_does_not_see_stalls_and_scatters_as_repeated_means_of_it_do():
     random = np.random.default_rng(2)
-    values = random.normal(10, 1, 4_000)
-    values[::10] += 500
-    weights = np.ones(values.size)
-    series = pseudo_values(values, in_middle_half(values), weights)
 
-    assert series.mean() == pytest.approx(10.13, abs=0.05)
-    clean = random.normal(10, 1, 100_000)
-    spread = pseudo_values(clean, in_middle_half(clean), np.ones(clean.size)).var()
-    assert spread == pytest.approx(1.19, rel=0.03)  # the asymptotic variance of the 25 % trimmed mean of a normal
+    def calm_mean(values):
+        return pseudo_values(values, in_calm_half(values), np.ones(values.size)).mean()
+
+    quiet = random.normal(10, 1, (400, 400))
+    stalled = np.where(random.random(400) < 0.1, 500, quiet[0])
+    repeated = np.array([calm_mean(values) for values in quiet])
+    told = pseudo_values(quiet[0], in_calm_half(quiet[0]), np.ones(400)).std() / np.sqrt(400)
+
+    assert repeated.mean() == pytest.approx(10 - np.sqrt(2 / np.pi), abs=0.02)
+    assert calm_mean(stalled) == pytest.approx(calm_mean(quiet[0]), abs=0.2)
+    assert told == pytest.approx(repeated.std(), rel=0.15)
+
+
+def test_bursts_are_spread_over_their_neighbours_and_their_mean_stays():
+    bursts = np.where(np.arange(400) % 4 == 0, 8.0, 0.0)
+
+    assert smoothed(bursts)[20:-20] == pytest.approx(2.0)
+    assert smoothed(np.full(50, 3.0)) == pytest.approx(3.0)
 
 
 def test_welch_agrees_with_the_textbook():

@@ -49,7 +49,7 @@ def _compared(section: str, row: MetricRow, sides: dict[str, Sides], margin_shar
     if of_a and of_b:
         whole = sides[row.part_of] if row.part_of is not None else None
         change, verdict = _change(row, (of_a, of_b), whole, margin_share)
-    average = _mean if row.part_of is not None else _typical
+    average = _mean if row.part_of is not None else _run_average
     return ComparedMetric(
         section=section,
         name=row.name,
@@ -95,7 +95,7 @@ def _ratio(row: MetricRow, sides: Sides) -> tuple[SidesApart, Callable[[float], 
 def _part(row: MetricRow, sides: Sides, whole: Sides) -> tuple[SidesApart, Callable[[float], float]]:
     """The same for a part, in units of the whole. Parts vary each by itself: with the root of what they take of it."""
     a, b = sides
-    before, after = (_typical(side) for side in whole)
+    before, after = (_run_average(side) for side in whole)
     unit = logarithmic_mean(before, after)
     spread = row.spread * math.sqrt(abs(_mean(a) + _mean(b)) / (2 * unit))
     apart = sides_apart(_in_units(a, unit), _in_units(b, unit), spread, COMPARE_POLICY.scatter_factor)
@@ -125,5 +125,5 @@ def _smallest(side: list[Reading]) -> float:
     return min(weighted_mean(one.values, one.counts) for one in side)
 
 
-def _typical(side: list[Reading]) -> float:
+def _run_average(side: list[Reading]) -> float:
     return geometric_mean([weighted_mean(one.values, one.counts) for one in side])

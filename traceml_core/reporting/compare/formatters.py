@@ -16,7 +16,7 @@ _STYLES = {"REGRESSION": "bold red", "IMPROVEMENT": "bold green", "EQUIVALENT": 
 _WIDTHS = (22, 10, 10, 9, 16)
 _MOST_LINES = 6
 _MARKS = {ord(sign): f"&#{ord(sign)};" for sign in "&<>\\`*_[]|~#@"}
-_PARTS_NOTE = "pt: points of A's typical step, of which the indented phases are the parts."
+_PARTS_NOTE = "pt: points of A's undisturbed step, of which the indented phases are the parts."
 
 
 def as_text(comparison: Comparison, columns: int = 80, color: bool = False, unicode: bool | None = None) -> str:

@@ -15,10 +15,10 @@ class ComparePolicy(msgspec.Struct, frozen=True, kw_only=True):
     minimum_blocks: int = 8
     """Fewer blocks after warm-up are too few to be drawn from."""
 
-    typical_step_spread: float = 0.012
-    mean_step_spread: float = 0.02
+    undisturbed_step_spread: float = 0.012
+    mean_step_spread: float = 0.03
     memory_spread: float = 0.01
-    scatter_factor: float = 3.0
+    scatter_factor: float = 4.0
     """With one run a side a run's own scatter counts so many times: what disturbs a run lasts longer than a stretch."""
 
     most_runs: int = 50

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from traceml_core.core.units import percent_change, percent_exact, percent_range
 from traceml_core.reporting.compare.model import Change, ComparedMetric, Difference, Verdict
 from traceml_core.reporting.compare.policy import COMPARE_POLICY
-from traceml_core.reporting.compare.sections.step_time import MEAN_STEP, TYPICAL_STEP
+from traceml_core.reporting.compare.sections.step_time import MEAN_STEP, UNDISTURBED_STEP
 
 _MOST_PARTS = 3
 _BY_TIME = ("slower", "faster")
@@ -27,7 +27,7 @@ def headline(decider: ComparedMetric | None, metrics: Sequence[ComparedMetric]) 
     amount = f"{percent_change(abs(change.share), sign=False)} {_interval(change)}"
     up, down = _BY_TIME if decider.unit == "ms" else _BY_SIZE
     word = up if change.share > 0 else down
-    subject = "B" if decider.name == TYPICAL_STEP else f"B's {decider.label}"
+    subject = "B" if decider.name == UNDISTURBED_STEP else f"B's {decider.label}"
     if decider.verdict == "EQUIVALENT":
         return f"{subject} is as A, within the margin: {percent_change(change.share)} {_interval(change, signed=True)}."
     if decider.verdict == "INCONCLUSIVE":
@@ -46,9 +46,9 @@ def reasons(
     if verdict == "INCONCLUSIVE":
         smallest = percent_change(decider.change.smallest_share, sign=False)
         said.append(f"The smallest change that these runs would have shown (4 times of 5) is {smallest}.")
-    typical = next((one for one in metrics if one.name == TYPICAL_STEP), None)
-    if decider.name == MEAN_STEP and typical is not None and typical.verdict is not None:
-        said.append(f"The typical step is {typical.verdict}: what moved are single long steps.")
+    calm = next((one for one in metrics if one.name == UNDISTURBED_STEP), None)
+    if decider.name == MEAN_STEP and calm is not None and calm.verdict is not None:
+        said.append(f"The undisturbed step is {calm.verdict}: what moved are steps longer than that.")
     also = [one for one in metrics if one is not decider and one.part_of is None and _moved(one)]
     said += [f"Also: {one.label} {percent_change(one.change.share)}, {one.verdict}." for one in also if one.change]
     gone = [one.label for one in metrics if one.decides and (one.a is None) != (one.b is None)]

@@ -1,8 +1,8 @@
-"""What is compared of step_time, from the series after warm-up: the typical step, its phases as parts, the mean step.
+"""What is compared of step_time, from the series after warm-up: the undisturbed step, its parts, the mean step.
 
-A step's own work is much the same each time, and what makes it long now and then is mostly the machine: of it the
-middle half of the steps counts. Waits, and what lies around steps, come in bursts: of them the mean counts. In the mean
-step all of it does.
+A step's own work is much the same each time, and what makes it longer now and then is mostly the machine: of it the
+faster half of the steps counts. Waits come in bursts: of them the calmer half of the stretches counts. What lies around
+steps is seldom, and counts by its mean. In the mean step all of it does.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from traceml_core.core.phases import Phase
 from traceml_core.reporting.compare.metric_row import MetricRow, Reading, one_number
 from traceml_core.reporting.compare.policy import COMPARE_POLICY
 from traceml_core.reporting.summary import FinalSummary
-from traceml_core.statistics.middle_half import in_middle_half, pseudo_values
+from traceml_core.statistics.calm_half import in_calm_half, pseudo_values, smoothed
 
-TYPICAL_STEP = "typical_step_ms"
+UNDISTURBED_STEP = "undisturbed_step_ms"
 MEAN_STEP = "step_interval_ms"
 _OWN_WORK = (Phase.H2D, Phase.FORWARD, Phase.BACKWARD, Phase.OPTIMIZER, Phase.UNATTRIBUTED)
+_WAITS = (Phase.INPUT_WAIT, Phase.GRAD_SYNC)
 _PHASES = tuple(phase for phase in Phase if phase not in (Phase.STARTUP, Phase.TEARDOWN))
 
 
@@ -38,9 +39,21 @@ class _Steps(msgspec.Struct, frozen=True):
         own: np.ndarray = self.interval_ms - sum(column for column in others if column is not None)
         return own
 
-    def typical(self, own_part_ms: np.ndarray) -> np.ndarray:
-        """What is typical of a part of the own work, over the same steps for all parts, so that they add up."""
-        return pseudo_values(own_part_ms, in_middle_half(self.own_ms), self.counts)
+    def undisturbed(self, own_part_ms: np.ndarray) -> np.ndarray:
+        """A part of the own work in the faster half of the steps, the same steps for all parts, so that they add up."""
+        return pseudo_values(own_part_ms, in_calm_half(self.own_ms), self.counts)
+
+    def part(self, phase: Phase) -> np.ndarray | None:
+        """What a phase takes of the undisturbed step; null where it was not measured."""
+        column = self.phases_ms[phase]
+        if column is None:
+            return None
+        if phase in _OWN_WORK:
+            return self.undisturbed(column)
+        if phase in _WAITS:
+            stretches = smoothed(column)
+            return pseudo_values(stretches, in_calm_half(stretches), self.counts)
+        return column
 
 
 def _steps_of(summary: FinalSummary) -> _Steps | None:
@@ -60,23 +73,20 @@ def _steps_of(summary: FinalSummary) -> _Steps | None:
     )
 
 
-def _typical_step(steps: _Steps) -> np.ndarray:
-    typical: np.ndarray = steps.typical(steps.own_ms) + (steps.interval_ms - steps.own_ms)
-    return typical
+def _undisturbed_step(steps: _Steps) -> np.ndarray:
+    others = [steps.part(phase) for phase in _PHASES if phase not in _OWN_WORK]
+    whole: np.ndarray = steps.undisturbed(steps.own_ms) + sum(column for column in others if column is not None)
+    return whole
 
 
 def _phase_part(phase: Phase) -> Callable[[_Steps], np.ndarray | None]:
-    def part(steps: _Steps) -> np.ndarray | None:
-        column = steps.phases_ms[phase]
-        return steps.typical(column) if column is not None and phase in _OWN_WORK else column
-
-    return part
+    return lambda steps: steps.part(phase)
 
 
 def _slowest_rank_part(steps: _Steps) -> np.ndarray:
     """The slowest rank's interval beyond the ranks' mean."""
     known = [column for column in steps.phases_ms.values() if column is not None]
-    return steps.typical(steps.interval_ms - sum(known))
+    return steps.undisturbed(steps.interval_ms - sum(known))
 
 
 def _reader(
@@ -93,18 +103,20 @@ def _reader(
 
 
 def _part(name: str, label: str, read: Callable[[FinalSummary], Reading | None]) -> MetricRow:
-    spread = COMPARE_POLICY.typical_step_spread
-    return MetricRow(name=name, label=label, unit="ms", read=read, better="lower", spread=spread, part_of=TYPICAL_STEP)
+    spread = COMPARE_POLICY.undisturbed_step_spread
+    return MetricRow(
+        name=name, label=label, unit="ms", read=read, better="lower", spread=spread, part_of=UNDISTURBED_STEP
+    )
 
 
 METRICS: tuple[MetricRow, ...] = (
     MetricRow(
-        name=TYPICAL_STEP,
-        label="typical step",
+        name=UNDISTURBED_STEP,
+        label="undisturbed step",
         unit="ms",
-        read=_reader(_typical_step),
+        read=_reader(_undisturbed_step),
         better="lower",
-        spread=COMPARE_POLICY.typical_step_spread,
+        spread=COMPARE_POLICY.undisturbed_step_spread,
         decides=True,
     ),
     *(_part(f"{phase.key}_ms", phase.label, _reader(_phase_part(phase))) for phase in _PHASES),
