@@ -32,11 +32,6 @@ def arithmetic_mean(means: Sequence[float]) -> float:
     return float(np.mean(means))
 
 
-def geometric_mean(means: Sequence[float]) -> float:
-    """The mean of a side's runs whose ratio to another is that of the logarithms; the arithmetic one where one is 0."""
-    return float(np.exp(np.log(means).mean())) if min(means) > 0 else arithmetic_mean(means)
-
-
 def logarithmic_mean(a: float, b: float) -> float:
     """What `b - a` is divided by to give the logarithm of `b / a`; both are above 0."""
     return a if math.isclose(a, b, rel_tol=1e-9) else (b - a) / math.log(b / a)

@@ -29,15 +29,21 @@ class RunMean(msgspec.Struct, frozen=True):
 
 
 class SidesApart(msgspec.Struct, frozen=True, kw_only=True):
-    """By how much the second side lies above the first: the estimate, and its 95 % interval to both sides.
+    """By how much the second side's mean lies above the first's, and the 95 % interval around that, to both sides.
 
     `run_spread` is the standard deviation of a single run; `spread_measured` says whether runs of one side told it.
     """
 
-    estimate: float
+    first: float
+    second: float
     half_width: float
     run_spread: float
     spread_measured: bool
+
+    @property
+    def estimate(self) -> float:
+        """The difference of the means."""
+        return self.second - self.first
 
     @property
     def low(self) -> float:
@@ -60,21 +66,21 @@ def sides_apart(
 ) -> SidesApart:
     """The difference of the means of two sides of at least one run each.
 
-    Where a side has several runs, their spread counts (Welch's t). Where neither has, `spread_floor` stands for what
-    differs between runs, and each run's own error counts `scatter_factor` times: noise outlasts the run that shows it.
+    Of a single run the spread is expected to be `spread_floor`, and with it its own error `scatter_factor` times: what
+    disturbs a run lasts longer than its scatter tells. Where a side has several runs, their spread counts (Welch's t),
+    and each run by how little spread is expected of it: a disturbed run says less.
     """
-    sides = [_side(runs) for runs in (first, second)]
+    sides = [_side(runs, spread_floor, scatter_factor) for runs in (first, second)]
     known = [side for side in sides if side.count > 1]
+    freedom = math.inf
     if known:
         spread = max(side.variance for side in known)
         sides = [side if side.count > 1 else _Side(side.mean, max(spread, side.variance), 1) for side in sides]
-        freedom = _welch_freedom(sides) if len(known) == 2 else float(known[0].count - 1)
-    else:
-        sides = [_Side(side.mean, scatter_factor**2 * side.variance + spread_floor**2, 1) for side in sides]
-        freedom = math.inf
+        freedom = _welch_freedom(sides) if len(known) == 2 else known[0].count - 1
     error = math.sqrt(sum(side.variance / side.count for side in sides))
     return SidesApart(
-        estimate=sides[1].mean - sides[0].mean,
+        first=sides[0].mean,
+        second=sides[1].mean,
         half_width=t_quantile(freedom) * error,
         run_spread=math.sqrt((sides[0].variance + sides[1].variance) / 2),
         spread_measured=bool(known),
@@ -95,17 +101,26 @@ def t_quantile(freedom: float) -> float:
 
 
 class _Side(msgspec.Struct, frozen=True):
+    """`variance` is that of a single run; `count` how many equally good runs the side is worth."""
+
     mean: float
     variance: float
-    count: int
+    count: float
 
 
-def _side(runs: Sequence[RunMean]) -> _Side:
+def _side(runs: Sequence[RunMean], spread_floor: float, scatter_factor: float) -> _Side:
     means = np.array([run.mean for run in runs])
-    within = float(np.mean([run.error**2 for run in runs]))
+    expected = np.array([spread_floor**2 + (scatter_factor * run.error) ** 2 for run in runs])
+    if means.size == 1:
+        return _Side(float(means[0]), float(expected[0]), 1)
+    weights = 1 / np.maximum(expected, 1e-18)
+    weights = weights / weights.sum()
+    mean = float((weights * means).sum())
+    count = float(1 / (weights**2).sum())
     # Runs that happen to agree better than they themselves can know are not better than that.
-    variance = max(float(means.var(ddof=1)), within) if means.size > 1 else within
-    return _Side(float(means.mean()), variance, means.size)
+    within = float((weights * np.array([run.error**2 for run in runs])).sum())
+    spread = float((weights * (means - mean) ** 2).sum()) / max(1 - 1 / count, 1e-3)
+    return _Side(mean, max(spread, within), max(count, 1 + 1e-3))
 
 
 def _welch_freedom(sides: Sequence[_Side]) -> float:

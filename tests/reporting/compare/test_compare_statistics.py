@@ -78,6 +78,15 @@ def test_a_single_run_borrows_the_spread_of_the_other_side():
     assert apart.half_width == pytest.approx(4.303 * np.sqrt(1 / 3 + 1))
 
 
+def test_a_disturbed_run_says_less_than_the_others_of_its_side():
+    calm = [RunMean(value, 0.001) for value in (9.99, 10.0, 10.01, 10.0)]
+    disturbed = [*calm, RunMean(12.0, 0.5)]
+    apart = sides_apart(disturbed, calm, 0.01, 4.0)
+
+    assert apart.first == pytest.approx(10.0, abs=0.01)
+    assert apart.half_width < 0.1
+
+
 @pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.706), (4, 2.776), (5.5, 2.503), (9, 2.262), (100, 1.984)])
 def test_the_quantile_of_t_is_that_of_the_tables(freedom, quantile):
     assert t_quantile(freedom) == pytest.approx(quantile, rel=0.004)

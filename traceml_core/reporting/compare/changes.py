@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from traceml_core.reporting.compare.metric_row import ComparedSection, MetricRow, Reading
 from traceml_core.reporting.compare.model import Change, ComparedMetric, Verdict
 from traceml_core.reporting.compare.policy import COMPARE_POLICY
@@ -17,7 +19,6 @@ from traceml_core.reporting.compare.verdict import mirrored, settling_half_width
 from traceml_core.reporting.summary import FinalSummary
 from traceml_core.statistics.run_means import (
     arithmetic_mean,
-    geometric_mean,
     logarithmic_mean,
     run_logarithm,
     run_mean,
@@ -43,13 +44,18 @@ def _readings(row: MetricRow, runs: Sequence[FinalSummary]) -> list[Reading]:
     return known if len(known) == len(readings) else []
 
 
+class _Apart(msgspec.Struct, frozen=True):
+    """How far the sides are apart, and what makes shares of A, and values in the metric's own unit, of that."""
+
+    sides: SidesApart
+    as_share: Callable[[float], float]
+    as_value: Callable[[float], float]
+
+
 def _compared(section: str, row: MetricRow, sides: dict[str, Sides], margin_share: float) -> ComparedMetric:
     of_a, of_b = sides[row.name]
-    change, verdict = None, None
-    if of_a and of_b:
-        whole = sides[row.part_of] if row.part_of is not None else None
-        change, verdict = _change(row, (of_a, of_b), whole, margin_share)
-    average = _mean if row.part_of is not None else _run_average
+    apart = _apart(row, (of_a, of_b), None if row.part_of is None else sides[row.part_of])
+    verdict = None if apart is None else _judged(row, apart.sides, margin_share)
     return ComparedMetric(
         section=section,
         name=row.name,
@@ -57,49 +63,48 @@ def _compared(section: str, row: MetricRow, sides: dict[str, Sides], margin_shar
         unit=row.unit,
         decides=row.decides,
         part_of=row.part_of,
-        a=average(of_a) if of_a else None,
-        b=average(of_b) if of_b else None,
-        change=change,
+        a=_mean(of_a) if apart is None else apart.as_value(apart.sides.first),
+        b=_mean(of_b) if apart is None else apart.as_value(apart.sides.second),
+        change=None if apart is None else _change(apart, verdict, margin_share),
         verdict=verdict,
     )
 
 
-def _change(
-    row: MetricRow, sides: Sides, whole: Sides | None, margin_share: float
-) -> tuple[Change | None, Verdict | None]:
-    measured = sides if whole is None else whole
-    if not all(measured) or min(_smallest(side) for side in measured) <= 0:
-        return None, None  # from or to nothing, there is no ratio
-    apart, as_share = _ratio(row, sides) if whole is None else _part(row, sides, whole)
-    verdict = _judged(row, apart, margin_share)
+def _change(apart: _Apart, verdict: Verdict | None, margin_share: float) -> Change:
+    sides, as_share = apart.sides, apart.as_share
     runs = None
     if verdict == "INCONCLUSIVE":
-        runs = runs_for(settling_half_width(apart, margin_share), apart.run_spread, COMPARE_POLICY.most_runs)
+        runs = runs_for(settling_half_width(sides, margin_share), sides.run_spread, COMPARE_POLICY.most_runs)
     return Change(
-        share=as_share(apart.estimate),
-        low_share=as_share(apart.low),
-        high_share=as_share(apart.high),
-        smallest_share=as_share(apart.smallest_told),
+        share=as_share(sides.estimate),
+        low_share=as_share(sides.low),
+        high_share=as_share(sides.high),
+        smallest_share=as_share(sides.smallest_told),
         runs_to_settle=runs,
-        spread_share=apart.run_spread,
-        spread_measured=apart.spread_measured,
-    ), verdict
+        spread_share=sides.run_spread,
+        spread_measured=sides.spread_measured,
+    )
 
 
-def _ratio(row: MetricRow, sides: Sides) -> tuple[SidesApart, Callable[[float], float]]:
-    """How far the sides are apart in logarithms, and what makes shares of A of that."""
+def _apart(row: MetricRow, sides: Sides, whole: Sides | None) -> _Apart | None:
+    """Null where a side did not measure it, or where there is no ratio: from nothing, or to nothing."""
+    of_ratio = sides if whole is None else whole
+    if not all(sides) or not all(of_ratio) or min(_smallest(side) for side in of_ratio) <= 0:
+        return None
+    a, b = of_ratio
+    ratio = sides_apart(_logarithms(a), _logarithms(b), row.spread, COMPARE_POLICY.scatter_factor)
+    return _Apart(ratio, math.expm1, math.exp) if whole is None else _part(row, sides, ratio)
+
+
+def _part(row: MetricRow, sides: Sides, whole: SidesApart) -> _Apart:
+    """A part in units of the whole. Parts vary each by itself: with the root of what they take of it."""
     a, b = sides
-    return sides_apart(_logarithms(a), _logarithms(b), row.spread, COMPARE_POLICY.scatter_factor), math.expm1
-
-
-def _part(row: MetricRow, sides: Sides, whole: Sides) -> tuple[SidesApart, Callable[[float], float]]:
-    """The same for a part, in units of the whole. Parts vary each by itself: with the root of what they take of it."""
-    a, b = sides
-    before, after = (_run_average(side) for side in whole)
-    unit = logarithmic_mean(before, after)
-    spread = row.spread * math.sqrt(abs(_mean(a) + _mean(b)) / (2 * unit))
+    before = math.exp(whole.first)
+    unit = logarithmic_mean(*sorted((before, math.exp(whole.second))))  # to the last bit the same the other way round
+    share = abs(arithmetic_mean(_means(a)) + arithmetic_mean(_means(b))) / (2 * unit)
+    spread = row.spread * math.sqrt(share)
     apart = sides_apart(_in_units(a, unit), _in_units(b, unit), spread, COMPARE_POLICY.scatter_factor)
-    return apart, lambda value: value * unit / before
+    return _Apart(apart, lambda value: value * unit / before, lambda value: value * unit)
 
 
 def _judged(row: MetricRow, apart: SidesApart, margin_share: float) -> Verdict | None:
@@ -117,13 +122,13 @@ def _in_units(side: list[Reading], unit: float) -> list[RunMean]:
     return [run_mean(one.values, one.counts, unit) for one in side]
 
 
-def _mean(side: list[Reading]) -> float:
-    return arithmetic_mean([weighted_mean(one.values, one.counts) for one in side])
+def _means(side: list[Reading]) -> list[float]:
+    return [weighted_mean(one.values, one.counts) for one in side]
+
+
+def _mean(side: list[Reading]) -> float | None:
+    return arithmetic_mean(_means(side)) if side else None
 
 
 def _smallest(side: list[Reading]) -> float:
-    return min(weighted_mean(one.values, one.counts) for one in side)
-
-
-def _run_average(side: list[Reading]) -> float:
-    return geometric_mean([weighted_mean(one.values, one.counts) for one in side])
+    return min(_means(side))
