@@ -157,6 +157,14 @@ def test_steps_of_two_kinds_are_compared_and_steps_that_took_no_time_are_not():
     assert compare(no_time, no_time).verdict == "INCONCLUSIVE"
 
 
+def test_runs_that_have_nothing_in_common_are_inconclusive_whatever_their_numbers():
+    wild = [*side(1), *side(2, phases_ms={phase: ms * 1e6 for phase, ms in STEP_MS.items()}, rss_bytes=1.0)]
+    told = compare(wild, [*side(3), *side(4, phases_ms={phase: ms / 1e4 for phase, ms in STEP_MS.items()})])
+
+    assert told.verdict == "INCONCLUSIVE"
+    assert metric_of(told, "undisturbed_step_ms").change.high_share <= 1e6
+
+
 def test_facts_in_which_the_sides_differ_are_named_the_weighty_ones_first():
     b = side(2, batch_size=64, versions={"torch": "2.14.0"}, status="interrupted", precision="16-mixed")
     told = compare(side(1), b)

@@ -26,6 +26,8 @@ from traceml_core.statistics.run_means import (
 )
 from traceml_core.statistics.two_sides import RunMean, SidesApart, runs_for, sides_apart
 
+_LARGEST = math.log(1e6)
+
 Sides = tuple[list[Reading], list[Reading]]
 
 
@@ -93,7 +95,12 @@ def _apart(row: MetricRow, sides: Sides, whole: Sides | None) -> _Apart | None:
         return None
     a, b = of_ratio
     ratio = sides_apart(_logarithms(a), _logarithms(b), row.spread, COMPARE_POLICY.scatter_factor)
-    return _Apart(ratio, math.expm1, math.exp) if whole is None else _part(row, sides, ratio)
+    return _Apart(ratio, _change_of_ratio, math.exp) if whole is None else _part(row, sides, ratio)
+
+
+def _change_of_ratio(logarithm: float) -> float:
+    """The change that a ratio's logarithm says; a million times is as much as is told."""
+    return math.expm1(min(logarithm, _LARGEST))
 
 
 def _part(row: MetricRow, sides: Sides, whole: SidesApart) -> _Apart:
