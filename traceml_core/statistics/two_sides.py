@@ -20,6 +20,12 @@ _QUANTILE = np.array(
 _FOUND_IN_FOUR_OF_FIVE = 1 + 0.842 / 1.960
 """A true difference of so many half-widths is told from none in 80 % of all cases."""
 
+_NO_SPREAD = 1e-18
+"""A variance so small is none: runs that cannot differ weigh the same."""
+
+_FEWEST_RUNS = 1.001
+"""Several runs are worth at least so many, however much one of them outweighs the others."""
+
 
 class RunMean(msgspec.Struct, frozen=True):
     """What one run says: its mean, and by how much that may be off for reasons within the run (standard error)."""
@@ -113,14 +119,15 @@ def _side(runs: Sequence[RunMean], spread_floor: float, scatter_factor: float) -
     expected = np.array([spread_floor**2 + (scatter_factor * run.error) ** 2 for run in runs])
     if means.size == 1:
         return _Side(float(means[0]), float(expected[0]), 1)
-    weights = 1 / np.maximum(expected, 1e-18)
+    weights = 1 / np.maximum(expected, _NO_SPREAD)
     weights = weights / weights.sum()
     mean = float((weights * means).sum())
     count = float(1 / (weights**2).sum())
     # Runs that happen to agree better than they themselves can know are not better than that.
     within = float((weights * np.array([run.error**2 for run in runs])).sum())
-    spread = float((weights * (means - mean) ** 2).sum()) / max(1 - 1 / count, 1e-3)
-    return _Side(mean, max(spread, within), max(count, 1 + 1e-3))
+    count = max(count, _FEWEST_RUNS)
+    spread = float((weights * (means - mean) ** 2).sum()) / (1 - 1 / count)
+    return _Side(mean, max(spread, within), count)
 
 
 def _welch_freedom(sides: Sequence[_Side]) -> float:
