@@ -16,6 +16,7 @@ NEW_FILE = re.compile(r"New file `([^`]+)`:\n\n```python\n(.*?)```", re.DOTALL)
 REGISTRATION = re.compile(
     r"Register it in `([^`]+)`, in `(\w+)`.*?```python\n(.*?)```\n\nand import it.*?```python\n(.*?)```", re.DOTALL
 )
+ROW = re.compile(r"Add a row in `([^`]+)`, in `(\w+)`:\n\n```python\n(.*?)```", re.DOTALL)
 TRAIN = """
 import time
 import patience
@@ -37,7 +38,7 @@ def perform_walks(root: Path) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
-    for name, registry, line, imported in REGISTRATION.findall(page):
+    for name, registry, line, imported in (*REGISTRATION.findall(page), *((*row, "") for row in ROW.findall(page))):
         path = root / name
         text = path.read_text()
         opening = re.search(rf"^{registry}[^\n]*= \(", text, re.MULTILINE)
@@ -58,7 +59,7 @@ print(to_text(screen_lines(summary, Freshness(0.0), look, 40), look))
 """
 
 
-def test_a_sampler_a_rule_a_section_and_its_live_view_are_one_file_and_one_line_each(tmp_path):
+def test_each_walk_is_one_file_and_one_line_or_one_row(tmp_path):
     shutil.copytree(
         REPOSITORY / "traceml_core", tmp_path / "traceml_core", ignore=shutil.ignore_patterns("__pycache__")
     )
@@ -81,6 +82,12 @@ def test_a_sampler_a_rule_a_section_and_its_live_view_are_one_file_and_one_line_
     assert re.fullmatch(r"At most \d+ files were open\.", summary["sections"]["open_files"]["diagnosis"]["summary"])
     assert "Files open" in (tmp_path / "run" / "final_summary.txt").read_text()
     assert re.search(r"^ Files +At most \d+ files were open\.$", run("-c", SHOW), re.MULTILINE)
+    command = [sys.executable, "-m", "traceml_core", "compare", "run", "run", "--format"]
+    for form in ("text", "json", "markdown", "html"):
+        compared = subprocess.run(
+            [*command, form], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert "host memory" in compared.stdout, compared.stderr
 
 
 def test_the_page_has_all_its_walks():
@@ -88,3 +95,4 @@ def test_the_page_has_all_its_walks():
     assert len(NEW_FILE.findall(page)) == 8
     registries = [name for _, name, _, _ in REGISTRATION.findall(page)]
     assert registries == ["DEFAULT_SAMPLER_REGISTRY", "RULES", "SECTIONS", "RENDERERS"]
+    assert [name for _, name, _ in ROW.findall(page)] == ["METRICS"]

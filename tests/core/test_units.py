@@ -6,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traceml_core.core.units import MISSING, byte_size, count, milliseconds, percent, rank_ranges, rate, seconds
+from traceml_core.core.units import (
+    MISSING,
+    byte_size,
+    count,
+    milliseconds,
+    percent,
+    percent_change,
+    percent_exact,
+    percent_range,
+    rank_ranges,
+    rate,
+    seconds,
+)
 
 EVERY_UNIT = (percent, milliseconds, seconds, byte_size, rate, count)
 
@@ -68,6 +80,19 @@ def test_ranks_are_told_in_a_few_words_however_many_they_are(ranks, text):
 def test_rates_and_counts_have_their_thousands_apart():
     assert (rate(0.42), rate(31.84), rate(1240.4)) == ("0.42", "31.8", "1,240")
     assert count(12345) == "12,345"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.143, "+14%"), (-0.0234, "-2.3%"), (0.0999, "+10%"), (-0.0001, "0.0%"), (12.5, "+1,250%"), (None, MISSING)],
+)
+def test_a_change_has_its_sign_and_a_decimal_where_it_is_small(share, text):
+    assert percent_change(share) == text
+
+
+def test_a_range_of_changes_has_one_unit_and_a_chosen_share_is_as_it_was_chosen():
+    assert percent_range(-0.004, 0.172) == "-0.4 to 17%"
+    assert (percent_exact(0.05), percent_exact(0.025), percent_exact(0.005)) == ("5%", "2.5%", "0.5%")
 
 
 @pytest.mark.parametrize("unit", EVERY_UNIT)

@@ -7,6 +7,7 @@ import click
 from traceml_core import __version__
 from traceml_core.cli.clean import clean
 from traceml_core.cli.command_group import CommandGroup
+from traceml_core.cli.compare import compare
 from traceml_core.cli.dashboard import dashboard
 from traceml_core.cli.demo import demo
 from traceml_core.cli.export import export
@@ -25,6 +26,7 @@ COMMANDS: tuple[tuple[str, click.Command], ...] = (
     (LOOK, dashboard),
     (LOOK, list_runs),
     (LOOK, export),
+    (GATE, compare),
     (START, run),
     (START, watch),
     (START, demo),

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from traceml_core.cli.failure import CommandError
+from traceml_core.cli.printing import print_text, speaks_unicode, wants_color
+from traceml_core.cli.run_argument import load_run
 from traceml_core.cli.runs_dir_option import runs_dir_option
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def report(run: str | None, form: str, details: bool, rebuild: bool, output: Pat
 
     Example: traceml report --format html --output report.html
     """
-    summary, folder = _load(run, runs_dir, rebuild)
+    summary, folder = load_run(run, runs_dir, rebuild)
     if form == "html":
         click.echo(f"{_write_page(summary, folder, output)} is written; open it in a browser.")
         return
@@ -50,7 +52,7 @@ def report(run: str | None, form: str, details: bool, rebuild: bool, output: Pat
     else:
         text = _text(summary, folder, details, plain=output is not None)
     if output is None:
-        _print(text)
+        print_text(text)
     else:
         _write(output, text)
 
@@ -79,20 +81,7 @@ def _write_page(summary: FinalSummary, source: Path, output: Path | None) -> Pat
 
 def print_report(summary: FinalSummary, folder: Path) -> None:
     """Print the card, as `traceml report` does."""
-    _print(_text(summary, folder, details=False, plain=False))
-
-
-def _load(run: str | None, runs_dir: str, rebuild: bool) -> tuple[FinalSummary, Path]:
-    from traceml_core.core.run_folder import RunLookupError, find_run
-    from traceml_core.reporting.stored_summary import SummaryUnavailableError, load_summary, read_summary
-
-    try:
-        if run is not None and Path(run).is_file() and Path(run).suffix == ".json" and not rebuild:
-            return read_summary(Path(run)), Path(run)
-        folder = find_run(run, runs_dir)
-        return load_summary(folder, rebuild=rebuild), folder
-    except (RunLookupError, SummaryUnavailableError) as error:
-        raise CommandError(str(error)) from error
+    print_text(_text(summary, folder, details=False, plain=False))
 
 
 def _text(summary: FinalSummary, folder: Path, details: bool, plain: bool) -> str:
@@ -103,24 +92,8 @@ def _text(summary: FinalSummary, folder: Path, details: bool, plain: bool) -> st
     text = render_card(
         summary,
         columns=shutil.get_terminal_size().columns if terminal else 80,
-        color=terminal and _wants_color(),
-        unicode=terminal and _speaks_unicode(),
+        color=terminal and wants_color(),
+        unicode=terminal and speaks_unicode(),
         folder=str(folder),
     )
     return f"{text}\n{render_tables(summary)}" if details else text
-
-
-def _wants_color() -> bool:
-    import os
-
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def _speaks_unicode() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-
-
-def _print(text: str) -> None:
-    """Write to stdout; letters that its encoding lacks become question marks rather than an error."""
-    encoding = sys.stdout.encoding or "utf-8"
-    click.echo(text.encode(encoding, "replace").decode(encoding), nl=False, color=True)

@@ -23,6 +23,23 @@ def percent(share: float | None) -> str:
     return f"{value:.0f}%"
 
 
+def percent_change(share: float | None, *, sign: bool = True) -> str:
+    """A change as a percentage, with one decimal below ten: `+14%`, `-2.3%`, `0.0%`; `2.3%` where `sign` is off."""
+    if share is None or not math.isfinite(share):
+        return MISSING
+    return f"{_change_digits(share, '+' if sign else '')}%"
+
+
+def percent_exact(share: float) -> str:
+    """A share that a person chose, as it was chosen: `5%`, `2.5%`."""
+    return f"{share * 100:.3g}%"
+
+
+def percent_range(low: float, high: float) -> str:
+    """A range of changes as percentages: `11 to 17%`, `-0.4 to 2.1%`."""
+    return f"{_change_digits(low, '')} to {_change_digits(high, '')}%"
+
+
 def milliseconds(value: float | None) -> str:
     """Milliseconds in the unit that reads best: `52 µs`, `9.81 ms`, `123 ms`, `2.40 s`."""
     if value is None or not math.isfinite(value):
@@ -106,6 +123,14 @@ def _three_digits(value: float) -> str:
     if abs(value) < 9.995:
         return f"{value:.2f}" if value else "0"
     return f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
+
+
+def _change_digits(share: float, sign: str) -> str:
+    value = share * 100
+    digits = 1 if abs(value) < 9.95 else 0
+    # Adding 0.0 makes of a rounded -0.0 the zero that it is.
+    rounded = round(value, digits) + 0.0
+    return f"{rounded:{sign if rounded else ''},.{digits}f}"
 
 
 _UNITS: dict[str, Callable[[float], str]] = {

@@ -1,0 +1,1 @@
+"""Two sides of runs set against each other, from their final summaries alone."""

@@ -1,0 +1,48 @@
+"""The verdict rules. All is judged in logarithms, in which twice as much and half as much lie equally far from none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from traceml_core.reporting.compare.model import ComparedMetric, Verdict
+from traceml_core.statistics.two_sides import SidesApart
+
+
+def verdict_on(apart: SidesApart, margin_share: float) -> Verdict:
+    """The verdict on a metric that is better when lower."""
+    margin = math.log1p(margin_share)
+    if apart.low > 0 and apart.high > margin:
+        return "REGRESSION"
+    if apart.high < 0 and apart.low < -margin:
+        return "IMPROVEMENT"
+    if -margin <= apart.low and apart.high <= margin:
+        return "EQUIVALENT"
+    return "INCONCLUSIVE"
+
+
+def mirrored(verdict: Verdict) -> Verdict:
+    """The same verdict seen from the other side."""
+    if verdict == "REGRESSION":
+        return "IMPROVEMENT"
+    return "REGRESSION" if verdict == "IMPROVEMENT" else verdict
+
+
+def settling_half_width(apart: SidesApart, margin_share: float) -> float:
+    """An interval this narrow around the same estimate is conclusive: it lies within the margin, or beyond zero."""
+    estimate = abs(apart.estimate)
+    return max(math.log1p(margin_share) - estimate, estimate)
+
+
+def deciding_metric(metrics: Sequence[ComparedMetric]) -> ComparedMetric | None:
+    """The metric that the whole is judged by: the first that regressed, else that improved, else that was measured.
+
+    What is missing outranks no regression that was measured. But where only one side has the first of all, the time of
+    a step, nothing that is merely no worse stands in for it: that metric then decides, and cannot be judged.
+    """
+    deciding = [metric for metric in metrics if metric.decides]
+    judged = [metric for metric in deciding if metric.verdict is not None]
+    regressed = [metric for metric in judged if metric.verdict == "REGRESSION"]
+    improved = [metric for metric in judged if metric.verdict == "IMPROVEMENT"]
+    one_sided = [metric for metric in deciding[:1] if (metric.a is None) != (metric.b is None)]
+    return next(iter((*regressed, *one_sided, *improved, *judged)), None)
