@@ -64,7 +64,8 @@ def compare(
 ) -> None:
     """Set run B (after) against run A (before).
 
-    B is slower, faster, the same, or not to be told, and in which phase. A and B are run folders, their names in the runs folder, or final_summary.json files.
+    B is slower, faster, the same, or not to be told, and in which phase. A and B are run folders, their names in the
+    runs folder, or final_summary.json files.
 
     \b
     Exit codes:
