@@ -175,8 +175,8 @@ def phase_label(key: str) -> str:
     return known.label if known is not None else key.replace("_", " ")
 
 
-def _facts(summary: FinalSummary, look: Look, folder: str | None) -> list[Text]:
-    """Step time, speed, memory and host in a line each; other issues; where the files are."""
+def facts_of(summary: FinalSummary) -> dict[str, str]:
+    """What the sections have to tell in a line: each title once, in the order of the sections."""
     facts: dict[str, list[str]] = {}
     for spec in final.SECTIONS:
         section = summary.sections.get(spec.name)
@@ -184,7 +184,12 @@ def _facts(summary: FinalSummary, look: Look, folder: str | None) -> list[Text]:
             with fail_open(logger, f"drawing the section {spec.name}"):
                 for fact in spec.card_lines(section, summary.run):
                     facts.setdefault(fact.title, []).append(fact.text)
-    lines = [line for title, texts in facts.items() for line in row(title, " · ".join(texts), look)]
+    return {title: " · ".join(texts) for title, texts in facts.items()}
+
+
+def _facts(summary: FinalSummary, look: Look, folder: str | None) -> list[Text]:
+    """Step time, speed, memory and host in a line each; other issues; where the files are."""
+    lines = [line for title, text in facts_of(summary).items() for line in row(title, text, look)]
     lines += other_issue_lines(summary, look)
     lines += [line for note in notes(summary) for line in row("Note", note, look)]
     if folder:

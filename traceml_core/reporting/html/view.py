@@ -13,7 +13,7 @@ from traceml_core.diagnostics.judgement import severity_rank
 from traceml_core.diagnostics.model import Issue, Risk
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.reporting import final
-from traceml_core.reporting.card import gain_of, notes, phase_label
+from traceml_core.reporting.card import facts_of, gain_of, notes, phase_label
 from traceml_core.reporting.html.course_figures import host_figures, memory_figures
 from traceml_core.reporting.html.environment import Fact, environment_facts, telemetry_facts
 from traceml_core.reporting.html.figure import Figure
@@ -98,7 +98,7 @@ def page_view(summary: FinalSummary) -> PageView:
         status=run.status,
         end=end_of_run(run),
         verdict=_issue_view(primary, budget.wall_s),
-        facts=_facts(summary),
+        facts=[Fact(title, text) for title, text in facts_of(summary).items()],
         notes=notes(summary),
         budget=_budget_rows(budget),
         budget_total=seconds(budget.wall_s)
@@ -128,18 +128,6 @@ def _subtitle(summary: FinalSummary) -> str:
     steps = f"{count(run.steps)} step{'' if run.steps == 1 else 's'} in {seconds(run.duration_s)}"
     started = f"started {moment(run.started_at)}"
     return " · ".join(part for part in (place, ranks, steps, started) if part)
-
-
-def _facts(summary: FinalSummary) -> list[Fact]:
-    """The card's facts, a title once."""
-    facts: dict[str, list[str]] = {}
-    for spec in final.SECTIONS:
-        section = summary.sections.get(spec.name)
-        if section is not None:
-            with fail_open(logger, f"drawing the section {spec.name}"):
-                for line in spec.card_lines(section, summary.run):
-                    facts.setdefault(line.title, []).append(line.text)
-    return [Fact(title, " · ".join(texts)) for title, texts in facts.items()]
 
 
 def _budget_rows(budget: TimeBudget) -> list[BudgetRow]:
