@@ -17,6 +17,7 @@ from random import Random
 import msgspec
 import psutil
 import pytest
+from kept_asleep import kept_asleep
 from own_time import OwnTime, own_seconds_until_gone
 from relay import Relay
 from simulated_run import REPORT_LIMIT_S, SimulatedRun, Stored, check
@@ -222,17 +223,26 @@ def ranks_are_faster_than_a_stalled_aggregator(run: SimulatedRun, chance: Random
 
 
 def aggregator_is_stalled_to_the_end(run: SimulatedRun, chance: Random) -> None:
-    """Nobody continues it: training ends in time and says that there is no report yet; it is woken, and makes one."""
-    run.is_patient = False
+    """Nobody continues it: it is woken at the end of training, which has its report in time, with every row."""
     run.start_all()
     run.aggregator().suspend()
     time.sleep(chance.uniform(0.0, 1.0))
-    run.end()
-    assert "no report was made in time" in run.said_by(0)
-    for told in run.ended.values():
-        assert told["close_s"] < 5.5
-        assert told["unstored"] > 0
-    assert "rows could not be stored and are missing from the report" in run.said_by(1)
+    summary, _ = end(run)
+    assert (summary.run.status, summary.telemetry.rows_lost) == ("completed", 0)
+
+
+def aggregator_cannot_be_woken(run: SimulatedRun, chance: Random) -> None:
+    """Whatever wakes it, it is stopped again: training ends in time and says that there is no report yet."""
+    run.is_patient = False
+    run.start_all()
+    with kept_asleep(run.aggregator()):
+        time.sleep(chance.uniform(0.0, 1.0))
+        run.end()
+        assert "no report was made in time" in run.said_by(0)
+        for told in run.ended.values():
+            assert told["close_s"] < 5.5
+            assert told["unstored"] > 0
+        assert "rows could not be stored and are missing from the report" in run.said_by(1)
     run.wait_until_nobody_is_left()
     assert (run.folder / "final_summary.json").exists()
 
@@ -331,6 +341,7 @@ FAULTS = (
     clock_jumps,
     aggregator_is_stalled,
     aggregator_is_stalled_to_the_end,
+    aggregator_cannot_be_woken,
     scheduler_ends_the_job,
     rank_is_restarted,
 )

@@ -115,6 +115,10 @@ class AggregatorHandle:
         self._keeper = threading.Thread(target=self._keep, name="traceml-keeper", daemon=True)
         self._keeper.start()
 
+    def wake(self) -> None:
+        """Have the aggregator go on where somebody has stopped it (SIGSTOP)."""
+        self._process.wake()
+
     def stop(self, timeout_s: float = STOP_LIMIT_S) -> None:
         """Let the aggregator end, and wait for it at most `timeout_s`; then it ends by itself.
 

@@ -196,6 +196,8 @@ class LiveSession(Session):
                 None if self._aggregator is None else ended_ns,
             )
         )
+        if self._aggregator is not None:
+            self._aggregator.wake()
         if not runtime.wait(REPORT_WAIT_S) and runtime.has_ticket:
             if self._style != "off" and self._aggregator is not None:
                 say("the report takes longer than usual; waiting a few seconds more")

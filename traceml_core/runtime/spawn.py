@@ -103,12 +103,16 @@ class AggregatorProcess:
             time.sleep(EXIT_LOOK_S)
         return True
 
+    def wake(self) -> None:
+        """Have it go on where somebody has stopped it (SIGSTOP); nothing happens to one that runs, or has ended."""
+        self._process.send_signal(signal.SIGCONT)
+
     def abandon(self) -> None:
         """Leave it to end by itself; a thread waits for it in training's place, so that no zombie stays.
 
-        One that somebody has stopped (SIGSTOP) could not end: it is woken.
+        One that sleeps could not end: it is woken.
         """
-        self._process.send_signal(signal.SIGCONT)
+        self.wake()
         with suppress(RuntimeError):  # no thread at the interpreter's end, where nothing is left to be tidy for
             threading.Thread(target=self._process.wait, name="traceml-reaper", daemon=True).start()
 

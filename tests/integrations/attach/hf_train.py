@@ -1,6 +1,7 @@
 """A Hugging Face script that knows nothing of TraceML, unless it is told to add the callback itself."""
 
 import sys
+import time
 
 import torch
 from transformers import Trainer, TrainingArguments
@@ -12,6 +13,7 @@ class Regression(torch.nn.Module):
         self.layer = torch.nn.Linear(8, 1)
 
     def forward(self, inputs, labels=None):
+        time.sleep(0.01)  # so long a run that its CPU time is told
         output = self.layer(inputs)
         return {"loss": output.square().mean(), "logits": output}
 

@@ -1,6 +1,7 @@
 """A Lightning script that knows nothing of TraceML, unless it is told to add the callback itself."""
 
 import sys
+import time
 
 import lightning.pytorch as pl
 import torch
@@ -13,6 +14,7 @@ class Regression(pl.LightningModule):
         self.layer = torch.nn.Linear(8, 1)
 
     def training_step(self, batch, _):
+        time.sleep(0.01)  # so long a run that its CPU time is told
         return self.layer(batch[0]).square().mean()
 
     def configure_optimizers(self):
