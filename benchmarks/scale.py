@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import multiprocessing
@@ -31,6 +32,7 @@ from traceml_core.runtime.conversation import Conversation
 from traceml_core.runtime.lifecycle import start_aggregator
 from traceml_core.runtime.outbox import Outbox, SizedChunk, sized_chunks
 from traceml_core.runtime.sampler_registry import row_types
+from traceml_core.runtime.sender import tick_s
 from traceml_core.samplers.process import ProcessMemoryRow
 from traceml_core.samplers.step_time import StepTimeRow
 from traceml_core.telemetry.messages import Batch, Finish
@@ -39,7 +41,7 @@ from traceml_core.transport.keys import Ticket
 
 STARTED_NS = 1_760_000_000_000_000_000
 STEP_NS = 10_000_000
-TICK_S = 0.1
+STEPS_A_SECOND = 10
 DRAIN_S = 30.0
 
 
@@ -74,12 +76,14 @@ def later(rows: list[StepTimeRow], first: int) -> list[StepTimeRow]:
 
 def flood(batches: int, ranks: int = 8) -> Served:
     """Send batches of 2,000 steps as fast as the aggregator acknowledges: its highest rate."""
-    return serve(ranks, 120.0, lambda rank: iter(flood_chunks(rank, batches)), tick_s=0.0, processes=2)
+    return serve(ranks, 120.0, lambda rank: iter(flood_chunks(rank, batches)), wait_s=0.0, processes=2)
 
 
 def paced(ranks: int, seconds: float) -> Served:
-    """Ten steps a second and rank, each sent as it is done, with a look at the process's memory beside it."""
-    return serve(ranks, seconds, paced_chunks, tick_s=TICK_S, processes=4)
+    """Ten steps a second and rank, sent as often as ranks of such a job do, each time with a look at memory."""
+    wait_s = tick_s(ranks)
+    steps = round(wait_s * STEPS_A_SECOND)
+    return serve(ranks, seconds, lambda rank: paced_chunks(rank, steps), wait_s=wait_s, processes=4)
 
 
 def flood_chunks(rank: int, batches: int) -> list[list[SizedChunk]]:
@@ -88,13 +92,11 @@ def flood_chunks(rank: int, batches: int) -> list[list[SizedChunk]]:
     return [sized_chunks(later(rows, number * len(rows) + 1)) for number in range(batches)]
 
 
-def paced_chunks(rank: int) -> Iterator[list[SizedChunk]]:
-    """One step at a time."""
-    step = 0
-    while True:
-        step += 1
+def paced_chunks(rank: int, steps: int) -> Iterator[list[SizedChunk]]:
+    """So many steps at a time."""
+    for step in itertools.count(steps, steps):
         memory = ProcessMemoryRow(STARTED_NS + step * STEP_NS, step, 2**30 + step, None, 0)
-        yield sized_chunks([step_row(step, rank), memory])
+        yield sized_chunks([*(step_row(one, rank) for one in range(step - steps + 1, step + 1)), memory])
 
 
 def serve(
@@ -102,7 +104,7 @@ def serve(
     seconds: float,
     chunks: Callable[[int], Iterator[list[SizedChunk]]],
     *,
-    tick_s: float,
+    wait_s: float,
     processes: int,
 ) -> Served:
     """Start an aggregator and these ranks, in some processes; end them, and the run."""
@@ -117,7 +119,7 @@ def serve(
         ready = multiprocessing.Barrier(len(groups) + 1)
         children = [
             multiprocessing.Process(
-                target=simulate, args=(aggregator.ticket, list(group), ranks, seconds, chunks, tick_s, ready, results)
+                target=simulate, args=(aggregator.ticket, list(group), ranks, seconds, chunks, wait_s, ready, results)
             )
             for group in groups
         ]
@@ -149,7 +151,7 @@ def simulate(
     world_size: int,
     seconds: float,
     chunks: Callable[[int], Iterator[list[SizedChunk]]],
-    tick_s: float,
+    wait_s: float,
     ready: threading.Barrier,
     results: multiprocessing.Queue[tuple[int, int, int]],
 ) -> None:
@@ -157,15 +159,14 @@ def simulate(
     ranks = [_Rank(ticket, number, world_size, chunks(number)) for number in numbers]
     ready.wait()
     until = time.monotonic() + seconds
-    due = [time.monotonic() + tick_s * place / len(ranks) for place in range(len(ranks))]
+    due = [time.monotonic() + wait_s * place / len(ranks) for place in range(len(ranks))]
     while time.monotonic() < until and not all(rank.is_done for rank in ranks):
         for place, rank in enumerate(ranks):
-            now = time.monotonic()
-            if now >= due[place]:
-                due[place] += tick_s
+            if time.monotonic() >= due[place]:
+                due[place] += wait_s
                 rank.produce()
-            rank.conversation.exchange()
-        if tick_s:
+                rank.conversation.exchange()  # once a tick, as the sender of a real rank does
+        if wait_s:
             time.sleep(0.002)
     until = time.monotonic() + DRAIN_S
     while any(len(rank.outbox) for rank in ranks) and time.monotonic() < until:

@@ -207,12 +207,15 @@ def test_two_ranks_show_whose_backward_is_slow_and_who_waits_for_it(tmp_path):
             [sys.executable, "-c", TWO_RANKS, str(rank), str(tmp_path), str(DELAY_MS / 1e3), str(STEPS)],
             env=environment,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(2)
     ]
     try:
-        spent_ms = [json.loads(rank.communicate(timeout=LIMIT_S)[0]) for rank in ranks]
+        told = [rank.communicate(timeout=LIMIT_S) for rank in ranks]
+        assert [rank.returncode for rank in ranks] == [0, 0], [errors[-2000:] for _, errors in told]
+        spent_ms = [json.loads(said) for said, _ in told]
     finally:
         for rank in ranks:
             rank.kill()

@@ -19,7 +19,7 @@ from traceml_core.history.joined_steps import JoinedSteps, joined_with
 from traceml_core.history.rank_window import read_join
 from traceml_core.history.rolled_entries import NOT_ROLLED, RolledEntries, read_rolled
 from traceml_core.history.tables import OWN_TABLES
-from traceml_core.statistics.reduced import ReducedTable, concatenate, reduced
+from traceml_core.statistics.reduced import ReducedTable, interleave, reduced
 from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import RunError, RunStatus
 
@@ -137,7 +137,7 @@ class HistoryReader:
         if rows is None:
             return entries
         arrived = (np.append(rowid, rolled.after_rowid), np.append(source, rolled.source))
-        return concatenate(rows, entries).take(np.lexsort((*arrived, np.append(rows.rank, entries.rank))))
+        return interleave(rows, entries, np.lexsort((*arrived, np.append(rows.rank, entries.rank))))
 
     def rolled(self, table: str) -> ReducedTable | None:
         """What was rolled up of a table, as `reduced` has it among the rows; null where nothing was.

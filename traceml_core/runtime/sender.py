@@ -19,10 +19,19 @@ from traceml_core.transport.client import TelemetryClient
 from traceml_core.transport.keys import Ticket
 
 TICK_S = 0.1
+# All ranks of a job talk to one aggregator, to which a message costs much and a row in it little. Beyond so many ranks
+# they talk more rarely, down to twice a second: one that dies still takes less than the last 2 s with it.
+RANKS_AT_FULL_PACE = 256
+LONGEST_TICK_S = 0.5
 CLOSING_TICK_MS = 10
 LINGER_MS = 200
 CLOCK = time.monotonic
 logger = get_error_logger("Sender")
+
+
+def tick_s(world_size: int) -> float:
+    """How long a rank of a job this large collects rows before it sends them."""
+    return min(max(TICK_S * world_size / RANKS_AT_FULL_PACE, TICK_S), LONGEST_TICK_S)
 
 
 class SampledRows:
@@ -93,6 +102,7 @@ class Sender:
         self._outbox = Outbox(identity.rank, identity.incarnation)
         self._facts: RunFacts | None = None
         self._finish: Finish | None = None
+        self._tick_s = tick_s(identity.world_size)
         self._conversation: Conversation | None = None
         self._stopped = threading.Event()
         self._woken = threading.Event()
@@ -170,10 +180,10 @@ class Sender:
         """Sleep until the next tick, with glances in between."""
         glances = rows.glances
         for _ in range(glances):
-            if self._woken.wait(TICK_S / (glances + 1)):
+            if self._woken.wait(self._tick_s / (glances + 1)):
                 return
             rows.glance()
-        self._woken.wait(TICK_S / (glances + 1))
+        self._woken.wait(self._tick_s / (glances + 1))
 
     def _tick(self, conversation: Conversation, chunks: list[SizedChunk]) -> None:
         self._keep()

@@ -147,32 +147,37 @@ def reduced(table: str, columns: Arrays) -> ReducedTable:
     )
 
 
-def concatenate(first: ReducedTable, second: ReducedTable) -> ReducedTable:
-    """The entries of both, one after the other; only the first may have been put together like this before."""
-    shift = len(first.sketches)
-    segment = np.where(second.segment >= 0, second.segment + shift, -1)
+def interleave(first: ReducedTable, second: ReducedTable, order: np.ndarray) -> ReducedTable:
+    """The entries of both in this order, which gives places in the one followed by the other.
 
-    nothing = np.full(first.size + second.size, np.nan)
+    Column by column, since there may be very many: no second copy of all is held on the way.
+    """
+    shift = len(first.sketches)
+    nothing = np.full(order.size, np.nan)
     known = {name for table in (first, second) for name, counts in table.counts.items() if counts.any()}
 
     def joined(name: str) -> dict[str, np.ndarray]:
         left, right = getattr(first, name), getattr(second, name)
         return {
-            column: np.concatenate([left[column], right[column]]) if column in known or name in _ALWAYS else nothing
+            column: both(left[column], right[column]) if column in known or name in _ALWAYS else nothing
             for column in left
             if column in right
         }
 
+    def both(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        ordered: np.ndarray = np.concatenate([left, right])[order]
+        return ordered
+
     return ReducedTable(
-        rank=np.concatenate([first.rank, second.rank]),
-        incarnation=np.concatenate([first.incarnation, second.incarnation]),
-        rows=np.concatenate([first.rows, second.rows]),
+        rank=both(first.rank, second.rank),
+        incarnation=both(first.incarnation, second.incarnation),
+        rows=both(first.rows, second.rows),
         texts=joined("texts"),
         counts=joined("counts"),
         sums=joined("sums"),
         minima=joined("minima"),
         maxima=joined("maxima"),
-        segment=np.concatenate([first.segment, segment]),
+        segment=both(first.segment, np.where(second.segment >= 0, second.segment + shift, -1)),
         sketches=(*first.sketches, *second.sketches),
     )
 
