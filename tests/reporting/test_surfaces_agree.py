@@ -16,15 +16,21 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
+from pages import Visitor
 from run_factory import RunPlan, make_run_folder
+from waiting import LIMIT_S
 
 from traceml_core import load_run
 from traceml_core.cli import main
 from traceml_core.core.phases import Phase
 from traceml_core.core.units import count, milliseconds, rate, seconds
+from traceml_core.renderers.compact import compact_line
+from traceml_core.renderers.screen import Freshness, screen_lines
+from traceml_core.reporting.card_layout import look_for
 from traceml_core.reporting.stored_summary import load_summary
 from traceml_core.reporting.summary import FinalSummary
 from traceml_core.telemetry.messages import RunError
+from traceml_core.transport.listener import open_listener
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -117,12 +123,52 @@ def csv_tables(folder: Path, work: Path) -> Mapping[str, Any]:
     }
 
 
+def html_page(folder: Path, work: Path) -> str:
+    pytest.importorskip("plotly")
+    invoke("report", folder, "--format", "html", "--output", work / "report.html")
+    return (work / "report.html").read_text()
+
+
+def dashboard(path: Callable[[Path], str]) -> Callable[[Path, Path], str]:
+    """A page of the dashboard, asked for over a real socket."""
+
+    def shown(folder: Path, _: Path) -> str:
+        pytest.importorskip("sse_starlette")
+        from traceml_core.dashboard.server import DashboardServer, address_of, new_token
+
+        listener, token = open_listener(), new_token()
+        server = DashboardServer(folder.parent, listener, token)
+        server.start()
+        try:
+            return Visitor(address_of(listener, token)).get(path(folder)).text
+        finally:
+            server.end()
+            assert server.wait(LIMIT_S)
+
+    return shown
+
+
+def live_screen(folder: Path, _: Path) -> str:
+    look = look_for(120, color=False, symbols=None)
+    return "\n".join(line.plain for line in screen_lines(load_summary(folder), Freshness(0.0), look, 60))
+
+
+def compared(form: str) -> Callable[[Path, Path], str]:
+    """The run set against itself."""
+    return lambda folder, _: invoke("compare", folder, folder, "--format", form)
+
+
+def compared_json(folder: Path, _: Path) -> Mapping[str, Any]:
+    return json.loads(invoke("compare", folder, folder, "--format", "json"))["b"][0]
+
+
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 CARD = ("verdict", "why", "what to do", "name", "steps", "duration_s", "samples_per_s", "step median", "step p95")
+LINE = ("verdict", "steps", "duration_s", "samples_per_s")
 SURFACES = (
     Surface("card", command("report"), CARD),
     Surface("final_summary.txt", lambda folder, _: (folder / "final_summary.txt").read_text(), CARD),
@@ -133,6 +179,16 @@ SURFACES = (
     Surface("load_run in a notebook", lambda folder, _: load_run(folder)._repr_html_(), (*CARD, "status")),
     Surface("export --format perfetto", trace, ("verdict", "why", "name", "status", "steps")),
     Surface("export --format csv", csv_tables, ("kind", "severity", "why", "what to do", "step median", "step p95")),
+    Surface("report --format html", html_page, (*CARD, "severity", "status")),
+    Surface("dashboard: the run", dashboard(lambda folder: f"/runs/{folder.name}"), (*CARD, "severity", "status")),
+    Surface("dashboard: the list", dashboard(lambda _: "/"), ("verdict", "name", "status", "duration_s")),
+    Surface("live: its end", command("live"), CARD),
+    Surface("live: its screen", live_screen, CARD),
+    Surface("a line in the training terminal", lambda folder, _: compact_line(load_summary(folder)), LINE),
+    Surface("compare", compared("text"), ("name", "steps")),
+    Surface("compare --format markdown", compared("markdown"), ("name", "steps")),
+    Surface("compare --format html", compared("html"), ("name", "steps")),
+    Surface("compare --format json", compared_json, ("name", "status", "steps")),
 )
 
 RUNS = {

@@ -30,10 +30,7 @@ def _progress(summary: FinalSummary) -> list[str]:
 
 def _memory(summary: FinalSummary) -> list[str]:
     parts = []
-    for section_name, metric, title in (
-        ("step_memory", "peak_allocated_bytes", "GPU"),
-        ("process", "rss_bytes", "RSS"),
-    ):
+    for section_name, metric, title in MEMORY:
         section = summary.sections.get(section_name)
         stat = section.metrics.get(metric) if section is not None else None
         if stat is not None:
