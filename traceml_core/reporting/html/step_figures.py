@@ -19,6 +19,8 @@ STAIRS = "hv"
 # The chart of steps goes up to so many times the 95th percentile.
 USUAL_TIMES = 3
 TIMELINE_PX = 360
+# A shape as high as its chart, at a place of the horizontal axis.
+UPRIGHT = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1}
 
 
 def step_figures(summary: FinalSummary) -> list[Figure]:
@@ -32,9 +34,8 @@ def step_figures(summary: FinalSummary) -> list[Figure]:
 
 
 def _timeline(section: Section, series: Sequence[SeriesBlock]) -> Figure:
-    last = series[-1]
-    steps = [block.first_step for block in series] + [last.first_step + last.count]
-    phases = [key for key in last.phases_ms if any((block.phases_ms.get(key) or 0) > 0 for block in series)]
+    steps = [*(block.first_step for block in series), series[-1].first_step + series[-1].count]
+    phases = [key for key in series[-1].phases_ms if any((block.phases_ms.get(key) or 0) > 0 for block in series)]
     slowest_ms = [block.step_interval_ms for block in series]
     top_ms = _top_ms(section, slowest_ms)
     title = "Time of a step, by phase"
@@ -55,11 +56,15 @@ def _timeline(section: Section, series: Sequence[SeriesBlock]) -> Figure:
             "legend": {"traceorder": "normal"},
             **_warm_up_mark([block for block in series if block.warmup]),
         },
-        table=Table(
-            caption=title,
-            headings=["steps", "warm-up", "whole step", *(phase_label(key) for key in phases)],
-            rows=[_table_row(block, phases) for block in series],
-        ),
+        table=_timeline_table(title, series, phases),
+    )
+
+
+def _timeline_table(title: str, series: Sequence[SeriesBlock], phases: Sequence[str]) -> Table:
+    return Table(
+        caption=title,
+        headings=["steps", "warm-up", "whole step", *(phase_label(key) for key in phases)],
+        rows=[_table_row(block, phases) for block in series],
     )
 
 
@@ -112,15 +117,7 @@ def _warm_up_mark(blocks: Sequence[SeriesBlock]) -> dict[str, Any]:
             stretches[-1][1] += block.count
         else:
             stretches.append([block.first_step, block.first_step + block.count])
-    shade = {
-        "type": "rect",
-        "xref": "x",
-        "yref": "paper",
-        "y0": 0,
-        "y1": 1,
-        "fillcolor": "--shade",
-        "line": {"color": "--muted", "width": 1, "dash": "dot"},
-    }
+    shade = UPRIGHT | {"type": "rect", "fillcolor": "--shade", "line": {"color": "--muted", "width": 1, "dash": "dot"}}
     return {
         "shapes": [shade | {"x0": first, "x1": end} for first, end in stretches],
         "annotations": [marked_at(first, "warm-up", "left") for first, _ in stretches[:1]],
@@ -129,39 +126,17 @@ def _warm_up_mark(blocks: Sequence[SeriesBlock]) -> dict[str, Any]:
 
 def _distribution(bins: Sequence[HistogramBin], stat: Stat | None) -> Figure:
     title = "How long steps took"
-    marks = [] if stat is None else [("median", stat.median, "right"), ("p95", stat.p95, "left")]
-    line = {
-        "type": "line",
-        "xref": "x",
-        "yref": "paper",
-        "y0": 0,
-        "y1": 1,
-        "line": {"color": "--ink", "width": 1, "dash": "dot"},
-    }
     return Figure(
         key="distribution",
         title=title,
         description="How many steps took how long, after warm-up, without what lies around steps.",
-        data=[
-            {
-                "type": "bar",
-                "x": [one.from_ms for one in bins],
-                "y": [one.count for one in bins],
-                "width": [one.to_ms - one.from_ms for one in bins],
-                "offset": 0,
-                "text": [f"{milliseconds(one.from_ms)} to {milliseconds(one.to_ms)}" for one in bins],
-                "textposition": "none",
-                "hovertemplate": "%{text}: %{y} steps<extra></extra>",
-                "marker": {"color": "--line-1", "line": {"width": 0}},
-            }
-        ],
+        data=[_bars(bins)],
         layout={
             "xaxis": quiet_axis("milliseconds a step"),
             "yaxis": quiet_axis("steps"),
             "showlegend": False,
             "bargap": 0,
-            "shapes": [line | {"x0": value, "x1": value} for _, value, _ in marks],
-            "annotations": [marked_at(value, f"{name} {milliseconds(value)}", side) for name, value, side in marks],
+            **({} if stat is None else _quantile_marks(stat)),
         },
         table=Table(
             caption=title,
@@ -169,3 +144,27 @@ def _distribution(bins: Sequence[HistogramBin], stat: Stat | None) -> Figure:
             rows=[[milliseconds(one.from_ms), milliseconds(one.to_ms), count(one.count)] for one in bins],
         ),
     )
+
+
+def _bars(bins: Sequence[HistogramBin]) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "x": [one.from_ms for one in bins],
+        "y": [one.count for one in bins],
+        "width": [one.to_ms - one.from_ms for one in bins],
+        "offset": 0,
+        "text": [f"{milliseconds(one.from_ms)} to {milliseconds(one.to_ms)}" for one in bins],
+        "textposition": "none",
+        "hovertemplate": "%{text}: %{y} steps<extra></extra>",
+        "marker": {"color": "--line-1", "line": {"width": 0}},
+    }
+
+
+def _quantile_marks(stat: Stat) -> dict[str, Any]:
+    """Lines at the median and the 95th percentile, named to the side where the other is not."""
+    marks = (("median", stat.median, "right"), ("p95", stat.p95, "left"))
+    line = UPRIGHT | {"type": "line", "line": {"color": "--ink", "width": 1, "dash": "dot"}}
+    return {
+        "shapes": [line | {"x0": value, "x1": value} for _, value, _ in marks],
+        "annotations": [marked_at(value, f"{name} {milliseconds(value)}", side) for name, value, side in marks],
+    }
