@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from telemetry_factory import make_finish, make_identity, make_step_row
 
+from traceml_core.loggers.error_log import FAILURES
 from traceml_core.runtime.conversation import (
     ANSWER_LIMIT_S,
     FLUSH_LIMIT_S,
@@ -17,6 +18,7 @@ from traceml_core.runtime.conversation import (
 from traceml_core.runtime.outbox import Outbox, sized_chunks
 from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import (
+    NO_HELLO,
     Ack,
     Batch,
     Describe,
@@ -131,7 +133,11 @@ def test_who_is_refused_as_a_stranger_introduces_itself_soon_but_not_each_time(w
     wire.step(Welcome(1, 0))
     wire.put(5)
     wire.step()
-    assert wire.step(Refused("no hello"), Refused("no hello")) == []
+    before = FAILURES["refused"]
+    assert wire.step(Refused(NO_HELLO), Refused(NO_HELLO)) == []
+    assert FAILURES["refused"] == before  # a new aggregator has to get to know its ranks
+    assert wire.step(Refused("rows for another rank")) == []
+    assert FAILURES["refused"] == before + 1
     assert kinds(wire.step(after_s=REFUSED_INTERVAL_S + 0.01)) == [Hello]
     assert wire.step() == []
     assert seqs(wire.step(Welcome(1, 0))) == [1, 2, 3, 4, 5]

@@ -18,6 +18,7 @@ from traceml_core.loggers.error_log import FAILURES
 from traceml_core.runtime.outbox import Outbox
 from traceml_core.telemetry.facts import RunFacts
 from traceml_core.telemetry.messages import (
+    NO_HELLO,
     Ack,
     Describe,
     Finish,
@@ -120,8 +121,9 @@ class Conversation:
             self.report = message
             self.is_over = True
         elif isinstance(message, Refused):
-            FAILURES["refused"] += 1
             self._was_refused = True
+            if message.reason != NO_HELLO:  # else a new aggregator, or a new connection, does not know this rank yet
+                FAILURES["refused"] += 1
 
     def _hear_welcome(self, welcome: Welcome) -> None:
         self.is_welcome = True

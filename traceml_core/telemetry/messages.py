@@ -120,6 +120,9 @@ class Ack(msgspec.Struct, frozen=True, array_like=True, tag="ack"):
     verdict: Verdict | None = None
 
 
+NO_HELLO = "no hello"
+
+
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
     """A message was not accepted, and why."""
 

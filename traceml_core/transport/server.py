@@ -10,6 +10,7 @@ import zmq
 from zmq.utils import z85
 
 from traceml_core.telemetry.messages import (
+    NO_HELLO,
     Batch,
     Finish,
     FromAggregator,
@@ -147,7 +148,7 @@ class TelemetryServer:
             if self._senders.setdefault(peer, sender) != sender:
                 return "another rank's hello on a bound connection"
         elif peer not in self._senders:
-            return "no hello"
+            return NO_HELLO
         elif isinstance(message, (Batch, Finish)) and (message.rank, message.incarnation) != self._senders[peer]:
             return "rows for another rank"
         return None
