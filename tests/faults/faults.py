@@ -241,8 +241,9 @@ def aggregator_cannot_be_woken(run: SimulatedRun, chance: Random) -> None:
         assert "no report was made in time" in run.said_by(0)
         for told in run.ended.values():
             assert told["close_s"] < 5.5
-            assert told["unstored"] > 0
-        assert "rows could not be stored and are missing from the report" in run.said_by(1)
+        # In the moment between being woken and stopped again it may have stored what a rank had sent.
+        says_so = "rows could not be stored and are missing from the report" in run.said_by(1)
+        assert says_so == (run.ended[1]["unstored"] > 0)
     run.wait_until_nobody_is_left()
     assert (run.folder / "final_summary.json").exists()
 
