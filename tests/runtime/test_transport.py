@@ -185,7 +185,7 @@ def test_a_frame_that_promises_more_than_the_cap_is_cut_off_before_it_costs_memo
 def test_keys_have_no_representation(wire):
     keys = [getattr(wire.keys, name) for name in wire.keys.__struct_fields__]
     config = AggregatorConfig(
-        run_id="run", folder="runs/run", owner_pid=1, owner_birth="", profile="run", mode="summary", keep_raw_steps=10,
+        run_id="run", folder="runs/run", owner_pid=1, owner_birth="", mode="summary", keep_raw_steps=10,
         server_public=keys[0], server_secret=keys[1], client_public=keys[2],
     )  # fmt: skip
     shown = "".join(f"{value!r}{pretty_repr(value)}" for value in (wire.keys, wire.ticket, config))

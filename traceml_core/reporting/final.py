@@ -42,14 +42,13 @@ def build_summary(
     *,
     status: RunStatus | None = None,
     live: bool = False,
-    report_s: float | None = None,
     on_read: Callable[[], None] | None = None,
 ) -> FinalSummary:
     """The summary of the run in `folder`, from its manifest and its history.
 
     `status` is given by whoever knows how the run ended; else it follows from what the ranks said and whether the
-    run's owner still lives. `live` judges by the live policies. `report_s` is what the report cost so far.
-    `on_read` is called once nothing more is read.
+    run's owner still lives. `live` judges by the live policies. `on_read` is called once nothing more is read. What the
+    report costs (`telemetry.report_s`) is left to whoever has it made for a training that waits.
 
     Raises:
         HistoryUnreadableError: there is no history, or it cannot be read. A section that cannot be built does not
@@ -78,7 +77,6 @@ def build_summary(
             steps=numbers.steps,
             redone_steps=numbers.redone_steps,
             wall_s=stored.shape.wall_s,
-            report_s=report_s,
         ),
     )
 

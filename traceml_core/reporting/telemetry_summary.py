@@ -16,12 +16,11 @@ def summarise_telemetry(
     steps: int,
     redone_steps: int,
     wall_s: float,
-    report_s: float | None,
 ) -> TelemetrySummary:
     """Rows, losses, failures by edge (ranks, aggregator and report together), overhead per step of the dearest rank.
 
     `ranks` are in the order in which they came. `steps`, `redone_steps` and `wall_s` are the run's; `overhead_share` is
-    null where the overhead was not told.
+    null where the overhead was not told. `report_s` is left to whoever had the report made.
     """
     failures: Counter[str] = Counter(own_failures)
     for record in ranks:
@@ -36,7 +35,7 @@ def summarise_telemetry(
         failures=dict(failures),
         overhead_us_per_step=None if overhead_ns is None else overhead_ns / 1e3,
         overhead_share=None if overhead_ns is None or wall_s <= 0 else overhead_ns * steps / 1e9 / wall_s,
-        report_s=report_s,
+        report_s=None,
         redone_steps=redone_steps,
         unended_ranks=sorted(rank for rank, record in last.items() if record.status == "running"),
     )

@@ -18,7 +18,6 @@ class AggregatorConfig(msgspec.Struct, frozen=True, kw_only=True):
     client_public: str
     owner_pid: int
     owner_birth: str | None
-    profile: str
     mode: str
     keep_raw_steps: int
     html: bool = False

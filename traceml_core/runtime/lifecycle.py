@@ -62,7 +62,6 @@ class AggregatorHandle:
             client_public=keys.client_public,
             owner_pid=os.getpid(),
             owner_birth=birth_of(os.getpid()),
-            profile=settings.profile,
             mode=settings.mode,
             keep_raw_steps=settings.keep_raw_steps,
             html=settings.html,
