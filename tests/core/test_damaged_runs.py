@@ -10,13 +10,11 @@ import shutil
 
 import click
 import pytest
-import run_factory
 from click.testing import CliRunner
 from damage import HALF_READABLE, UNREADABLE
-from run_factory import make_run_folder
+from run_factory import make_run_folder, rolled_up_early
 
 from traceml_core.cli import main
-from traceml_core.history import bounded_rows
 from traceml_core.reporting import followed_run
 from traceml_core.reporting.loaded_run import load_run
 from traceml_core.reporting.stored_summary import SummaryUnavailableError
@@ -165,10 +163,7 @@ def test_a_history_with_garbled_bytes_is_told_or_said_in_one_line(form, seed, ga
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run of which some steps were rolled up, and which has no report yet."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_factory, "ROWS_A_BATCH", 50)
-        patch.setattr(bounded_rows, "LARGEST_DETAIL", 64)
-        patch.setattr(bounded_rows, "KEPT_OF_ALL", 200)
+    with rolled_up_early(detail=64, kept=200):
         return make_run_folder(tmp_path_factory.mktemp("whole"), steps=600, ranks=2)
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.phases import Phase
 from traceml_core.core.process_birth import birth_of
 from traceml_core.core.rows import Row
 from traceml_core.core.run_folder import Manifest, Owner, RunFolder, write_manifest
+from traceml_core.history import bounded_rows
 from traceml_core.history.writer import HistoryWriter
 from traceml_core.samplers.gpu import GpuRow
 from traceml_core.samplers.process import ProcessMemoryRow, ProcessRow
@@ -82,6 +86,16 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     failures: Mapping[str, int] = {}
     owner_lives: bool = False
     history: bool = True
+
+
+@contextmanager
+def rolled_up_early(detail: int, kept: int) -> Iterator[pytest.MonkeyPatch]:
+    """Runs made in the block keep so many first and last rows; the others are rolled up, however short the run is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[__name__], "ROWS_A_BATCH", 50)
+        patch.setattr(bounded_rows, "LARGEST_DETAIL", detail)
+        patch.setattr(bounded_rows, "KEPT_OF_ALL", kept)
+        yield patch
 
 
 def make_run_folder(parent: Path, plan: RunPlan | None = None, **fields: object) -> Path:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import run_factory
 from click.testing import CliRunner
-from run_factory import RunPlan, make_run_folder
+from run_factory import RunPlan, make_run_folder, rolled_up_early
 
 from traceml_core.cli import main
 from traceml_core.core.rows import Row
-from traceml_core.history import bounded_rows
 from traceml_core.history.reader import HistoryReader
 from traceml_core.reporting.run_tables import SUMMARY_TABLES
 from traceml_core.reporting.stored_summary import load_summary
@@ -36,10 +35,7 @@ def export(folder, output):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_factory, "ROWS_A_BATCH", 50)
-        patch.setattr(bounded_rows, "LARGEST_DETAIL", 128)
-        patch.setattr(bounded_rows, "KEPT_OF_ALL", 1_000)
+    with rolled_up_early(detail=128, kept=1_000):
         return make_run_folder(
             tmp_path_factory.mktemp("runs"), RunPlan(steps=2_000, owners_ms={'an "owner", two\nlines': 1})
         )

@@ -11,13 +11,12 @@ import json
 from collections import defaultdict
 
 import pytest
-import run_factory
 from click.testing import CliRunner
-from run_factory import GIB, RunPlan, make_run_folder
+from run_factory import GIB, RunPlan, make_run_folder, rolled_up_early
 
 from traceml_core.cli import main
 from traceml_core.core.phases import Phase
-from traceml_core.history import bounded_rows, rank_window
+from traceml_core.history import rank_window
 from traceml_core.history.reader import HistoryReader
 from traceml_core.reporting.export.step_slices import LAYOUT
 from traceml_core.reporting.stored_summary import load_summary
@@ -43,10 +42,7 @@ def export(folder, tmp_path, *arguments):
 @pytest.fixture(scope="module")
 def long_run(tmp_path_factory):
     """A run of which most steps were rolled up, and its history."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_factory, "ROWS_A_BATCH", 50)
-        patch.setattr(bounded_rows, "LARGEST_DETAIL", 128)
-        patch.setattr(bounded_rows, "KEPT_OF_ALL", 1_000)
+    with rolled_up_early(detail=128, kept=1_000) as patch:
         patch.setattr(rank_window, "PORTION_STEPS", 100)
         return make_run_folder(tmp_path_factory.mktemp("runs"), PLAN)
 
