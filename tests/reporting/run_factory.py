@@ -21,13 +21,14 @@ from traceml_core.core.rows import Row
 from traceml_core.core.run_folder import Manifest, Owner, RunFolder, write_manifest
 from traceml_core.history import bounded_rows
 from traceml_core.history.writer import HistoryWriter
+from traceml_core.runtime.outbox import sized_chunks
 from traceml_core.samplers.gpu import GpuRow
 from traceml_core.samplers.process import ProcessMemoryRow, ProcessRow
 from traceml_core.samplers.step_memory import StepMemoryRow
 from traceml_core.samplers.step_time import OwnerTimeRow, StepTimeRow
 from traceml_core.samplers.system import SystemRow
 from traceml_core.telemetry.facts import LoaderFacts, RunFacts
-from traceml_core.telemetry.messages import Batch, Finish, RunError, RunStatus, chunks_of
+from traceml_core.telemetry.messages import Batch, Finish, RunError, RunStatus
 
 ROW_TYPES = (StepTimeRow, OwnerTimeRow, StepMemoryRow, ProcessRow, ProcessMemoryRow, SystemRow, GpuRow)
 HEALTHY_MS = {
@@ -149,7 +150,7 @@ def _write_start(writer: HistoryWriter, plan: RunPlan, rank: int, started_ns: in
     for number, start in enumerate(range(0, len(rows), ROWS_A_BATCH), start=1):
         is_last = start + ROWS_A_BATCH >= len(rows)
         dropped, failures = (plan.rows_dropped, dict(plan.failures)) if is_last else (0, {})
-        chunks = chunks_of(rows[start : start + ROWS_A_BATCH])
+        chunks = [sized.chunk for sized in sized_chunks(rows[start : start + ROWS_A_BATCH])]
         writer.write(Batch(*sender, number, wall_ns, dropped, failures, chunks))
     if plan.status is not None and rank not in plan.unended:
         writer.finish(Finish(*sender, plan.status, plan.error, wall_ns, 9_000.0, rank == 0, "full", 80, False))

@@ -8,8 +8,9 @@ from typing import Any
 
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.rows import Row, columns_of
+from traceml_core.runtime.outbox import sized_chunks
 from traceml_core.samplers.step_time import StepTimeRow
-from traceml_core.telemetry.messages import Batch, Finish, Hello, chunks_of
+from traceml_core.telemetry.messages import Batch, Finish, Hello
 
 
 def make_identity(rank: int = 0, incarnation: int = 7, **fields: Any) -> RankIdentity:
@@ -28,7 +29,8 @@ def make_step_row(step: int | None = 1, **values: Any) -> StepTimeRow:
 
 
 def make_batch(seq: int, rows: Sequence[Row] = (), *, rank: int = 0, incarnation: int = 7, **fields: Any) -> Batch:
-    values = {"elapsed_ns": seq * 1_000_000, "rows_dropped": 0, "failures": {}, "chunks": chunks_of(rows), **fields}
+    values = {"elapsed_ns": seq * 1_000_000, "rows_dropped": 0, "failures": {}, **fields}
+    values.setdefault("chunks", [sized.chunk for sized in sized_chunks(rows)])
     return Batch(rank=rank, incarnation=incarnation, seq=seq, **values)
 
 

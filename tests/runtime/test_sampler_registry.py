@@ -20,6 +20,7 @@ from traceml_core.core.settings import resolve_settings
 from traceml_core.history.tables import create_tables, row_table
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
+from traceml_core.runtime.outbox import sized_chunks
 from traceml_core.runtime.sampler_registry import (
     DEFAULT_SAMPLER_REGISTRY,
     EVERY_MODE,
@@ -28,7 +29,6 @@ from traceml_core.runtime.sampler_registry import (
     samplers_for,
 )
 from traceml_core.samplers.base import SamplerContext
-from traceml_core.telemetry.messages import chunks_of
 
 PROFILES = ("run", "watch")
 BY_NAME = pytest.mark.parametrize("spec", DEFAULT_SAMPLER_REGISTRY, ids=lambda spec: spec.name)
@@ -141,7 +141,9 @@ def test_its_rows_survive_the_wire(spec, context):
     rows = list(spec.build(context).sample())
     types = {row_type.table: row_type for row_type in spec.row_types}
     decoded = [
-        row for chunk in chunks_of(rows) for row in msgspec.msgpack.decode(chunk.rows, type=list[types[chunk.table]])
+        row
+        for sized in sized_chunks(rows)
+        for row in msgspec.msgpack.decode(sized.chunk.rows, type=list[types[sized.chunk.table]])
     ]
     assert sorted(map(repr, decoded)) == sorted(map(repr, rows))
 

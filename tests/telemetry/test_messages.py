@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.rows import Row
 from traceml_core.history.tables import row_table
+from traceml_core.runtime.outbox import sized_chunks
 from traceml_core.telemetry.facts import LoaderFacts, RunFacts
 from traceml_core.telemetry.messages import (
     Ack,
@@ -24,7 +25,6 @@ from traceml_core.telemetry.messages import (
     RunError,
     Verdict,
     Welcome,
-    chunks_of,
     decode_from_aggregator,
     decode_from_rank,
     encode,
@@ -45,11 +45,11 @@ class ThatRow(Row, frozen=True):
 
 FACTS = RunFacts(framework="lightning", versions={"torch": "2"}, loader=LoaderFacts(num_workers=2), unmeasured=("h2d",))
 VERDICT = Verdict("INPUT_BOUND", "warning", "waits", "raise num_workers", {"traceml/forward_ms": 1.5})
-ROWS = [ThisRow(1), ThatRow("ä"), ThisRow(None)]
+CHUNKS = [sized.chunk for sized in sized_chunks([ThisRow(1), ThatRow("ä"), ThisRow(None)])]
 
 FROM_RANK = [
     Hello(RankIdentity(rank=3, incarnation=-(2**63)), 5),
-    Batch(3, -(2**63), 1, 10, 0, {"sampler": 1}, chunks_of(ROWS)),
+    Batch(3, -(2**63), 1, 10, 0, {"sampler": 1}, CHUNKS),
     Describe(FACTS),
     Finish(0, 7, "failed", RunError("ValueError", None, 3, None), 10, 1.5, True, "full", 80, False),
 ]
@@ -67,12 +67,11 @@ def test_what_the_aggregator_says_is_understood(message):
 
 
 def test_rows_are_grouped_by_table_in_order():
-    chunks = chunks_of(ROWS)
-    assert [(chunk.table, msgspec.msgpack.decode(chunk.rows)) for chunk in chunks] == [
+    assert [(chunk.table, msgspec.msgpack.decode(chunk.rows)) for chunk in CHUNKS] == [
         ("this", [[1], [None]]),
         ("that", [["ä"]]),
     ]
-    assert chunks_of([]) == []
+    assert sized_chunks([]) == []
 
 
 @pytest.mark.parametrize("message", [*FROM_RANK, *FROM_AGGREGATOR], ids=lambda message: type(message).__name__)
@@ -90,7 +89,7 @@ def test_half_a_message_is_an_error_of_msgspec(message):
         b"\xdf\xff\xff\xff\xff",
         b"\x92\xdb\xff\xff\xff\xff",
         b"\x92\xa8describe\xc9\xff\xff\xff\xff\x01",
-        encode(FROM_RANK[1])[: -len(encode(chunks_of(ROWS)))] + b"\xdd\xff\xff\xff\xff",
+        encode(FROM_RANK[1])[: -len(encode(CHUNKS))] + b"\xdd\xff\xff\xff\xff",
         b"\x91" * 1_000_000,
     ],
     ids=["array", "map", "text", "extension", "chunks", "nesting"],

@@ -53,7 +53,9 @@ def _train(training: Training, runs_dir: str) -> FinalSummary:
     """Run one training as a user would, its output passing through; its summary."""
     click.echo(f"\n== {training.heading} ==\n", color=None)
     before = _summaries(runs_dir)
-    environment = {**os.environ, "TRACEML_NAME": training.name, "TRACEML_RUNS_DIR": runs_dir}
+    # Settings of the user's own, that none be recorded say, are meant for other trainings.
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith("TRACEML_")}
+    environment = {**theirs, "TRACEML_NAME": training.name, "TRACEML_RUNS_DIR": runs_dir}
     folder = PACKAGED if PACKAGED.is_dir() else CHECKOUT
     finished = subprocess.run([sys.executable, str(folder / training.script), *training.arguments], env=environment)
     if finished.returncode != 0:

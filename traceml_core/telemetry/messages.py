@@ -6,14 +6,12 @@ One message is one ZeroMQ frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.integers import Count, Integer
-from traceml_core.core.rows import Row
 from traceml_core.telemetry.facts import RunFacts
 
 RunStatus = Literal["running", "completed", "failed", "interrupted"]
@@ -142,11 +140,3 @@ FromAggregator = Welcome | Ack | Refused | Report
 encode = msgspec.msgpack.Encoder().encode
 decode_from_rank = msgspec.msgpack.Decoder(FromRank).decode
 decode_from_aggregator = msgspec.msgpack.Decoder(FromAggregator).decode
-
-
-def chunks_of(rows: Iterable[Row]) -> list[Chunk]:
-    """Group rows by table, in order of first appearance."""
-    tables: dict[str, list[Row]] = {}
-    for row in rows:
-        tables.setdefault(row.table, []).append(row)
-    return [Chunk(table, msgspec.Raw(encode(table_rows))) for table, table_rows in tables.items()]
