@@ -26,6 +26,9 @@ _NO_SPREAD = 1e-18
 _FEWEST_RUNS = 1.001
 """Several runs are worth at least so many, however much one of them outweighs the others."""
 
+_EXPECTED_FREEDOM = 4.0
+"""The spread that is expected of runs weighs as that of five further ones; less, the more widely they do spread."""
+
 
 class RunMean(msgspec.Struct, frozen=True):
     """What one run says: its mean, and by how much that may be off for reasons within the run (standard error)."""
@@ -73,16 +76,17 @@ def sides_apart(
     """The difference of the means of two sides of at least one run each.
 
     Of a single run the spread is expected to be `spread_floor`, and with it its own error `scatter_factor` times: what
-    disturbs a run lasts longer than its scatter tells. Where a side has several runs, their spread counts (Welch's t),
-    and each run by how little spread is expected of it: a disturbed run says less.
+    disturbs a run lasts longer than its scatter tells. Where a side has several runs, their spread counts together with
+    the expected one, by their degrees of freedom (Welch's t with moderated variances: Smyth, 2004): a few runs that
+    happen to agree are not known to. Each counts by how little spread is expected of it: a disturbed run says less.
     """
     sides = [_side(runs, spread_floor, scatter_factor) for runs in (first, second)]
     known = [side for side in sides if side.count > 1]
     freedom = math.inf
     if known:
         spread = max(side.variance for side in known)
-        sides = [side if side.count > 1 else _Side(side.mean, max(spread, side.variance), 1) for side in sides]
-        freedom = _welch_freedom(sides) if len(known) == 2 else known[0].count - 1
+        sides = [side if side.count > 1 else _Side(side.mean, max(spread, side.variance), 1, 0) for side in sides]
+        freedom = _welch_freedom(sides) if len(known) == 2 else known[0].freedom
     error = math.sqrt(sum(side.variance / side.count for side in sides))
     return SidesApart(
         first=sides[0].mean,
@@ -96,7 +100,8 @@ def sides_apart(
 def runs_for(half_width: float, run_spread: float, most: int) -> int | None:
     """How many runs a side it takes, two at least, for an interval this narrow; null where more than `most`."""
     for count in range(2, most + 1):
-        if t_quantile(2 * count - 2) * run_spread * math.sqrt(2 / count) <= half_width:
+        freedom = 2 * (count - 1 + _EXPECTED_FREEDOM)
+        if t_quantile(freedom) * run_spread * math.sqrt(2 / count) <= half_width:
             return count
     return None
 
@@ -107,30 +112,37 @@ def t_quantile(freedom: float) -> float:
 
 
 class _Side(msgspec.Struct, frozen=True):
-    """`variance` is that of a single run; `count` how many equally good runs the side is worth."""
+    """`variance` is that of a single run, known as well as `freedom` degrees of freedom have it known.
+
+    `count` is how many equally good runs the side is worth.
+    """
 
     mean: float
     variance: float
     count: float
+    freedom: float
 
 
 def _side(runs: Sequence[RunMean], spread_floor: float, scatter_factor: float) -> _Side:
     means = np.array([run.mean for run in runs])
     expected = np.array([spread_floor**2 + (scatter_factor * run.error) ** 2 for run in runs])
     if means.size == 1:
-        return _Side(float(means[0]), float(expected[0]), 1)
-    weights = 1 / np.maximum(expected, _NO_SPREAD)
-    weights = weights / weights.sum()
+        return _Side(float(means[0]), float(expected[0]), 1, 0)
+    precisions = 1 / np.maximum(expected, _NO_SPREAD)
+    weights = precisions / precisions.sum()
     mean = float((weights * means).sum())
     count = float(1 / (weights**2).sum())
     # Runs that happen to agree better than they themselves can know are not better than that.
     within = float((weights * np.array([run.error**2 for run in runs])).sum())
     count = max(count, _FEWEST_RUNS)
-    spread = float((weights * (means - mean) ** 2).sum()) / (1 - 1 / count)
-    return _Side(mean, max(spread, within), count)
+    shown = float((weights * (means - mean) ** 2).sum()) / (1 - 1 / count)
+    usual = 1 / float(precisions.mean())
+    trust = _EXPECTED_FREEDOM * min(usual / max(shown, _NO_SPREAD), 1.0)
+    freedom = count - 1 + trust
+    return _Side(mean, max(((count - 1) * shown + trust * usual) / freedom, within), count, freedom)
 
 
 def _welch_freedom(sides: Sequence[_Side]) -> float:
     parts = [side.variance / side.count for side in sides]
-    spread = sum(part**2 / (side.count - 1) for part, side in zip(parts, sides, strict=True))
+    spread = sum(part**2 / side.freedom for part, side in zip(parts, sides, strict=True))
     return sum(parts) ** 2 / spread if spread > 0 else math.inf

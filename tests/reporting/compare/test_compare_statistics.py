@@ -63,6 +63,21 @@ def test_welch_agrees_with_the_textbook():
     assert apart.spread_measured
 
 
+def test_a_few_runs_that_happen_to_agree_are_not_trusted_to():
+    alike = [RunMean(10.0, 0.0)] * 3
+    apart = sides_apart(alike, alike, 0.01, 4.0)
+
+    # 2 + 4 degrees of freedom a side, of which the 4 say 0.01
+    assert apart.half_width == pytest.approx(2.179 * np.sqrt(4 / 6) * 0.01 * np.sqrt(2 / 3))
+
+
+def test_runs_that_spread_far_more_widely_than_usual_are_judged_by_their_own_spread():
+    a = [RunMean(value, 0.0) for value in (10.0, 11.0, 12.0)]
+    b = [RunMean(value, 0.0) for value in (13.0, 14.0, 15.0, 16.0)]
+
+    assert sides_apart(a, b, 0.01, 4.0).half_width == pytest.approx(sides_apart(a, b, 0.0, 1.0).half_width, rel=0.001)
+
+
 def test_one_run_a_side_reckons_with_the_floor_and_with_its_own_scatter_several_times():
     quiet = sides_apart([RunMean(0.0, 0.0)], [RunMean(0.0, 0.0)], 0.01, 3.0)
     disturbed = sides_apart([RunMean(0.0, 0.01)], [RunMean(0.0, 0.0)], 0.0, 3.0)

@@ -63,7 +63,7 @@ def test_one_run_a_side_says_that_the_spread_is_assumed_and_several_that_it_is_t
     one, several = compare(side(1), side(2)), compare(side(1, 2, 3), side(4, 5, 6))
 
     assert any("With one run a side" in reason for reason in one.reasons)
-    assert any("is that of the runs given" in reason for reason in several.reasons)
+    assert any("that of the runs given" in reason for reason in several.reasons)
     assert not metric_of(one, "undisturbed_step_ms").change.spread_measured
     assert metric_of(several, "undisturbed_step_ms").change.spread_measured
 
@@ -146,6 +146,15 @@ def test_runs_without_steps_are_inconclusive_and_say_what_to_do():
     assert told.verdict == "INCONCLUSIVE"
     assert "nothing to compare" in told.headline
     assert "at least 8 steps" in told.action
+
+
+def test_trainings_too_short_to_time_are_not_equivalent_by_their_memory_alone():
+    short = [make_compared(series={"steps": 5})], [make_compared(slower(Phase.FORWARD, 40.0), series={"steps": 5})]
+    told = compare(*short)
+
+    assert told.verdict == "INCONCLUSIVE"
+    assert "measured on neither side" in told.headline
+    assert metric_of(told, "rss_bytes").verdict == "EQUIVALENT"
 
 
 def test_steps_of_two_kinds_are_compared_and_steps_that_took_no_time_are_not():

@@ -27,7 +27,7 @@ def compare(
     `margin_share` is the change that does not matter, as a share of A.
     """
     metrics = [metric for section in sections for metric in compared_metrics(section, a, b, margin_share)]
-    decider = deciding_metric(metrics)
+    decider = deciding_metric(metrics, trains=not all(one.run.is_watched for one in (*a, *b)))
     verdict = "INCONCLUSIVE" if decider is None or decider.verdict is None else decider.verdict
     unlike = differences([one.run for one in a], [one.run for one in b])
     return Comparison(

@@ -34,15 +34,17 @@ def settling_half_width(apart: SidesApart, margin_share: float) -> float:
     return max(math.log1p(margin_share) - estimate, estimate)
 
 
-def deciding_metric(metrics: Sequence[ComparedMetric]) -> ComparedMetric | None:
+def deciding_metric(metrics: Sequence[ComparedMetric], *, trains: bool) -> ComparedMetric | None:
     """The metric that the whole is judged by: the first that regressed, else that improved, else that was measured.
 
-    What is missing outranks no regression that was measured. But where only one side has the first of all, the time of
-    a step, nothing that is merely no worse stands in for it: that metric then decides, and cannot be judged.
+    What is missing outranks no regression that was measured. But nothing that is merely no worse stands in for the time
+    of a step. Where only one side has that, it decides, and cannot be judged; where neither side of a training
+    (`trains`) has it, nothing decides.
     """
     deciding = [metric for metric in metrics if metric.decides]
     judged = [metric for metric in deciding if metric.verdict is not None]
     regressed = [metric for metric in judged if metric.verdict == "REGRESSION"]
     improved = [metric for metric in judged if metric.verdict == "IMPROVEMENT"]
     one_sided = [metric for metric in deciding[:1] if (metric.a is None) != (metric.b is None)]
-    return next(iter((*regressed, *one_sided, *improved, *judged)), None)
+    timed = [metric for metric in judged if metric.unit == "ms"]
+    return next(iter((*regressed, *one_sided, *improved, *(judged if timed or not trains else ()))), None)

@@ -20,7 +20,7 @@ def headline(decider: ComparedMetric | None, metrics: Sequence[ComparedMetric]) 
     Such as 'B is slower by 14% (11 to 17%), of it waiting for data 12 points.'
     """
     if decider is None:
-        return "Nothing that decides was measured on both sides, so there is nothing to compare."
+        return "The time of a step was measured on neither side, so there is nothing to compare."
     if decider.change is None:
         return f"The {decider.label} was measured on one side only, so there is nothing to compare."
     change = decider.change
@@ -92,7 +92,7 @@ def _rule(verdict: Verdict, margin_share: float) -> str:
 def _spread(change: Change) -> str:
     spread = percent_change(change.spread_share, sign=False)
     if change.spread_measured:
-        return f"The spread between runs, {spread}, is that of the runs given."
+        return f"A spread between runs of {spread} is reckoned with: that of the runs given, and what is usual."
     return (
         "With one run a side the spread between runs is not known; "
         f"{spread} is reckoned with, the scatter within a run included."
