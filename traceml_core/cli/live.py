@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from traceml_core.cli.failure import CommandError
+from traceml_core.cli.run_argument import log_failures_in
 from traceml_core.cli.runs_dir_option import runs_dir_option
+from traceml_core.core.presence import is_there
 
 if TYPE_CHECKING:
     from traceml_core.reporting.followed_run import FollowedRun, Sighting
@@ -96,8 +98,9 @@ def _print_end(sighting: Sighting, folder: Path) -> None:
     from traceml_core.history.reader import HistoryUnreadableError
     from traceml_core.reporting.final import build_summary
 
-    if not (folder / "telemetry.sqlite").exists():
+    if not is_there(folder / "telemetry.sqlite"):
         raise CommandError(f"{folder} holds no telemetry, and what made it is gone; errors.log in it may say why")
+    log_failures_in(folder)
     try:
         print_report(build_summary(folder), folder)
     except HistoryUnreadableError as error:

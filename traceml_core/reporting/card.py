@@ -22,6 +22,7 @@ BADGE_STYLES = {"info": "black on green", "warning": "black on yellow", "critica
 MOST_PHASES = 8
 MOST_SENTENCE_LINES = 8
 MOST_OTHER_ISSUES = 3
+MOST_NOTE_LINES = 3
 MOST_RANKS = 8
 SMALL_SHARE = 0.005
 LABEL_COLUMNS = 17
@@ -191,7 +192,7 @@ def _facts(summary: FinalSummary, look: Look, folder: str | None) -> list[Text]:
     """Step time, speed, memory and host in a line each; other issues; where the files are."""
     lines = [line for title, text in facts_of(summary).items() for line in row(title, text, look)]
     lines += other_issue_lines(summary, look)
-    lines += [line for note in notes(summary) for line in row("Note", note, look)]
+    lines += [line for note in notes(summary) for line in row("Note", note, look, most=MOST_NOTE_LINES)]
     if folder:
         lines.append(Text(f" {'Files':{TITLE_COLUMNS}}", "dim").append(folder, "default not dim"))
     return lines

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+import time
+from contextlib import suppress
+from pathlib import Path
 
 from traceml_core.core.process_birth import birth_of
 from traceml_core.core.run_folder import Manifest
@@ -25,3 +28,12 @@ def owner_lives(manifest: Manifest | None, *, silent_s: float) -> bool:
     except PermissionError:
         return silent_s < SILENT_AFTER_S
     return birth is not None and birth == manifest.owner.birth
+
+
+def silence_of(folder: Path, unix_s: float | None = None) -> float:
+    """Seconds since a run last wrote to its history, by the clock of its disk, until now or until `unix_s`."""
+    written_s = 0.0
+    for path in folder.glob("telemetry.sqlite*"):
+        with suppress(OSError):  # SQLite has tidied it away meanwhile
+            written_s = max(written_s, path.stat().st_mtime)
+    return (time.time() if unix_s is None else unix_s) - written_s
