@@ -29,6 +29,7 @@ RUN_FOLDER_FILES = (
     *_RUN_FILES,
     *(f"telemetry.sqlite-{suffix}" for suffix in ("wal", "shm", "journal")),
     "live_summary.json",
+    "live_summary.html",
     "final_summary.txt",
     "final_summary.html",
     "errors.log",
@@ -80,11 +81,15 @@ class RunFolder(msgspec.Struct, frozen=True):
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
-    """The process that owns the run: its birth tells it from a later process of the same number."""
+    """The process that owns the run: its birth tells it from a later process of the same number.
+
+    The number means something in one PID namespace alone: containers may share a host's name. Null where there is none.
+    """
 
     host: str
     pid: int
     birth: str | None
+    pid_namespace: str | None = None
 
 
 class OwnerError(msgspec.Struct, frozen=True, kw_only=True):
