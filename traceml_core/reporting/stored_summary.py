@@ -91,12 +91,27 @@ def load_summary(folder: Path, *, rebuild: bool = False) -> FinalSummary:
 
 
 def _keep(folder: Path, summary: FinalSummary) -> None:
-    """Write the final files, and delete the live ones: they say 'running', which is no longer true."""
+    """Write the final files, and delete the live ones."""
     from traceml_core.reporting.card import render_card
     from traceml_core.reporting.final import write_final
 
     write_final(folder, summary, render_card(summary, folder=str(folder)))
+    delete_live_files(folder)
+
+
+def delete_live_files(folder: Path) -> None:
+    """Delete what says 'running', which is no longer true: the live summary, and its page where TraceML made it.
+
+    Raises:
+        OSError: one cannot be deleted.
+    """
     (folder / "live_summary.json").unlink(missing_ok=True)
+    page = folder / "live_summary.html"
+    if is_file(page):
+        from traceml_core.reporting.html.page import is_ours
+
+        if is_ours(page):
+            page.unlink(missing_ok=True)
 
 
 def _refuse_to_worsen(final: Path, is_whole: bool) -> None:
