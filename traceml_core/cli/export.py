@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from traceml_core.cli.failure import CommandError
+from traceml_core.cli.printing import print_line
 from traceml_core.cli.run_argument import log_failures_in
 from traceml_core.cli.runs_dir_option import runs_dir_option
 
@@ -45,7 +46,7 @@ def export(run: str | None, form: str, output: Path | None, runs_dir: str) -> No
         raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(f"{output} cannot be written ({error.strerror}); choose another --output") from error
-    click.echo(said)
+    print_line(said)
 
 
 def _write(form: str, output: Path, reader: HistoryReader, summary: FinalSummary) -> str:

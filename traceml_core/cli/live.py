@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from traceml_core.cli.failure import CommandError
+from traceml_core.cli.printing import print_line
 from traceml_core.cli.run_argument import log_failures_in
 from traceml_core.cli.runs_dir_option import runs_dir_option
 from traceml_core.core.presence import is_there
@@ -84,7 +85,7 @@ def _in_lines(followed: FollowedRun) -> Sighting:
             return sighting
         if sighting.summary is not None and sighting.summary is not told:
             told = sighting.summary
-            click.echo(compact_line(told))
+            print_line(compact_line(told))
         time.sleep(INTERVAL_S)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from traceml_core.cli.failure import CommandError
-from traceml_core.cli.printing import print_text, speaks_unicode, wants_color
+from traceml_core.cli.printing import print_line, print_text, speaks_unicode, wants_color
 from traceml_core.cli.run_argument import load_run
 from traceml_core.cli.runs_dir_option import runs_dir_option
 from traceml_core.core.presence import is_folder, is_there
@@ -44,7 +44,7 @@ def report(run: str | None, form: str, details: bool, rebuild: bool, output: Pat
     """
     summary, folder = load_run(run, runs_dir, rebuild)
     if form == "html":
-        click.echo(f"{_write_page(summary, folder, output)} is written; open it in a browser.")
+        print_line(f"{_write_page(summary, folder, output)} is written; open it in a browser.")
         return
     if form == "json":
         from traceml_core.reporting.summary import encode_summary
