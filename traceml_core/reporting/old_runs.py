@@ -70,7 +70,9 @@ def _is_strange(file: Path) -> bool:
     except FileNotFoundError:  # it has gone meanwhile, as SQLite's own files do
         return False
     name = file.name
-    is_named_ours = name in RUN_FOLDER_FILES or (name.startswith(".") and name[1:].rpartition(".")[0] in RUN_FOLDER_FILES)
+    is_named_ours = name in RUN_FOLDER_FILES or (
+        name.startswith(".") and name[1:].rpartition(".")[0] in RUN_FOLDER_FILES
+    )
     return not (stat.S_ISREG(mode) and is_named_ours)
 
 

@@ -72,8 +72,7 @@ def load_summary(folder: Path, *, rebuild: bool = False) -> FinalSummary:
     final = folder / "final_summary.json"
     if is_there(final) and not rebuild:
         return read_summary(final)
-    if not is_there(folder / "telemetry.sqlite"):
-        raise SummaryUnavailableError(f"{folder} holds no telemetry yet; errors.log in it may say why, else try again")
+    _require_history(folder)
     from traceml_core.history.reader import HistoryUnreadableError
     from traceml_core.reporting.final import build_summary, unbuilt_sections
 
@@ -134,6 +133,34 @@ def _refuse_to_worsen(final: Path, is_whole: bool) -> None:
             f"{final} was left as it is: telemetry.sqlite beside it is damaged in parts, and a new report would "
             "say less; leave out --rebuild"
         )
+
+
+def check_readable(folder: Path) -> None:
+    """Nothing, where there is something to show of a run now or as soon as it begins; no report is built for that.
+
+    Raises:
+        SummaryUnavailableError: there is neither a readable summary nor a history.
+    """
+    if is_there(folder / "final_summary.json"):
+        read_summary(folder / "final_summary.json")
+    elif not is_there(folder / "live_summary.json") and not is_going_on(folder):
+        _check_history(folder)
+
+
+def _check_history(folder: Path) -> None:
+    _require_history(folder)
+    from traceml_core.history.reader import HistoryReader, HistoryUnreadableError
+
+    try:
+        with HistoryReader(folder / "telemetry.sqlite") as reader:
+            reader.ranks()
+    except HistoryUnreadableError as error:
+        raise SummaryUnavailableError(str(error)) from error
+
+
+def _require_history(folder: Path) -> None:
+    if not is_there(folder / "telemetry.sqlite"):
+        raise SummaryUnavailableError(f"{folder} holds no telemetry yet; errors.log in it may say why, else try again")
 
 
 def _is_readable(data: bytes) -> bool:
