@@ -12,7 +12,6 @@ from run_factory import make_run_folder
 
 from traceml_core.reporting.stored_summary import load_summary
 
-
 # JSON that ends, in more layers than a decoder follows.
 TOO_DEEP = b'{"run": ' * 5_000 + b"1" + b"}" * 5_000
 

@@ -55,7 +55,7 @@ def primary_diagnosis(sections: Mapping[str, JudgedSection], run: RunShape) -> I
     candidates = [(issue, _is_silent(issue, sections[name])) for name in named for issue in _said_by(sections[name])]
     error = run.error if run.status == "failed" else None
     ended_by = _ENDED_BY.get(error.type.rpartition(".")[2], ()) if error is not None else ()
-    return min(candidates, key=lambda candidate: _place(*candidate, ended_by))[0]
+    return min(candidates, key=lambda candidate: _place(candidate[0], candidate[1], ended_by))[0]
 
 
 def _said_by(section: JudgedSection) -> Sequence[Issue]:

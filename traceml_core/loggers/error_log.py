@@ -86,7 +86,8 @@ def fail_open(
 ) -> Iterator[None]:
     """Survive a failure of our own while `doing` something: write it down once per cause, count it each time.
 
-    The count goes to `failures`, by default to this process's `FAILURES`, under `edge`, by default the component's name.
+    The count goes to `failures`, by default to this process's `FAILURES`, under `edge`, by default the component's
+    name.
     """
     try:
         yield

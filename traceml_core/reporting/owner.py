@@ -16,8 +16,8 @@ SILENT_AFTER_S = 30.0
 def owner_lives(manifest: Manifest | None, *, silent_s: float) -> bool:
     """True while the process that owns the run runs on this host.
 
-    Of an owner that cannot be asked (another host or container, another user's) it is true for `SILENT_AFTER_S` after the run was
-    last heard of, `silent_s` seconds ago.
+    Of an owner that cannot be asked (another host or container, another user's) it is true for `SILENT_AFTER_S` after
+    the run was last heard of, `silent_s` seconds ago.
     """
     if manifest is None:
         return False
