@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -83,6 +84,30 @@ def test_a_run_folder_that_is_a_link_stays_and_so_does_what_it_points_to(runs, t
     assert names_in(runs[0].parent) == ["link"]
     assert "link is left alone: it is a link" in result.stderr
     assert "telemetry.sqlite" in names_in(elsewhere)
+
+
+def test_a_link_takes_no_place_among_those_that_are_kept(runs):
+    link = runs[0].parent / "latest"
+    link.symlink_to(runs[2].name)
+    result = clean(runs[0].parent, "--keep", "1", "--yes")
+
+    assert names_in(runs[0].parent) == [runs[2].name, "latest"]
+    assert "latest is left alone: it is a link" in result.stderr
+
+
+def test_a_page_of_the_run_while_it_went_on_goes_with_it(runs):
+    (runs[0] / "live_summary.html").write_text("<html>")
+    clean(runs[0].parent, "--keep", "2", "--yes")
+
+    assert not runs[0].exists()
+
+
+def test_files_that_go_meanwhile_are_no_error(runs, monkeypatch):
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: [*listed(path), path / "telemetry.sqlite-wal"])
+
+    assert clean(runs[0].parent, "--keep", "2", "--yes").exit_code == 0
+    assert not runs[0].exists()
 
 
 def test_a_run_folder_with_somebody_elses_files_stays_whole(runs):

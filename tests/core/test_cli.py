@@ -13,6 +13,7 @@ from validation import assert_valid_summary
 
 from traceml_core import __version__
 from traceml_core.cli import main
+from traceml_core.reporting.html.page import GENERATOR
 from traceml_core.telemetry.messages import RunError
 
 
@@ -39,6 +40,15 @@ def test_the_report_of_a_killed_run_is_built_and_its_files_are_written(run, tmp_
     assert "Interrupted after step 50" in result.stdout
     assert_valid_summary(folder / "final_summary.json")
     assert "Interrupted after step 50" in (folder / "final_summary.txt").read_text()
+
+
+@pytest.mark.parametrize(("page", "stays"), [(f"<head>{GENERATOR}", False), ("<head>mine", True)])
+def test_with_the_report_of_a_killed_run_the_page_that_says_running_goes_where_it_is_ours(run, tmp_path, page, stays):
+    folder = make_run_folder(tmp_path / "traceml_runs", steps=50, status=None)
+    (folder / "live_summary.html").write_text(page)
+    run("report", folder)
+
+    assert (folder / "live_summary.html").exists() is stays
 
 
 def test_the_report_of_a_run_in_progress_is_shown_and_nothing_is_written(run, tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from run_factory import make_run_folder
 
 from traceml_core.cli import COMMANDS, main
 
@@ -82,6 +85,29 @@ def test_a_reader_that_has_read_enough_ends_the_command_quietly(arguments, tmp_p
 
     assert listing.wait() == 141
     assert said == b""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_error(closed, tmp_path):
+    make_run_folder(tmp_path / "traceml_runs", steps=3)
+    for verb, code in (("list", 0), ("report", 0), ("clean --keep 0", 2)):
+        command = f"{shlex.quote(sys.executable)} -m traceml_core {verb} {closed}"
+        done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
+
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_letters_that_stdout_lacks_are_question_marks(encoding, tmp_path):
+    make_run_folder(tmp_path / "traceml_runs", steps=3, name="\u03c0", status=None)
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "200"}
+    for verb in ("list", "report", "clean --keep 0 --yes"):
+        command = [sys.executable, "-m", "traceml_core", *verb.split()]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.decode(encoding)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")

@@ -5,19 +5,25 @@ The verbs are those of the command itself: a later one is tested as soon as it i
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
-from damage import HALF_READABLE, UNREADABLE
+from damage import HALF_READABLE, UNREADABLE, a_table_damaged_beside_its_summary, damage_table
 from run_factory import make_run_folder, rolled_up_early
+from summary_factory import make_summary
 
 from traceml_core.cli import main
 from traceml_core.reporting import followed_run
 from traceml_core.reporting.loaded_run import load_run
 from traceml_core.reporting.stored_summary import SummaryUnavailableError
+from traceml_core.reporting.summary import encode_summary
 
 # What a verb takes that is no run: the command to start.
 NO_RUN = frozenset(("command",))
@@ -140,6 +146,30 @@ def test_a_damaged_history_never_replaces_its_report(made):
     assert (damaged / "final_summary.json").read_bytes() == before
 
 
+def test_one_damaged_table_is_enough_to_keep_the_report(made):
+    damaged = made(a_table_damaged_beside_its_summary)
+    before = contents(damaged)
+    result = invoke(("report", "--rebuild"), damaged)
+
+    assert_one_line(result)
+    assert "would say less" in result.stderr
+    assert contents(damaged) == before
+
+
+def test_of_a_killed_run_with_a_damaged_table_what_was_last_seen_stays_and_the_report_says_where_it_failed(tmp_path):
+    folder = damage_table(make_run_folder(tmp_path, steps=200, status=None), "step_time")
+    (folder / "live_summary.json").write_bytes(encode_summary(make_summary(status="running", steps=150)))
+    before = contents(folder)
+    result = invoke(("report",), folder)
+
+    said = " ".join(result.stdout.split())
+    assert result.exit_code == 0
+    assert "[NO DATA] The section step time could not be built." in said
+    assert "building the section step_time 1x" in said
+    assert "[TraceML] building the section step_time failed" in (folder / "errors.log").read_text()
+    assert contents(folder) == before
+
+
 def test_a_newer_report_is_not_replaced_by_one_of_this_version(made):
     damaged = made(HALF_READABLE[1])
     result = invoke(("report", "--rebuild"), damaged)
@@ -182,6 +212,53 @@ def garbled(whole, tmp_path):
         return folder
 
     return make
+
+
+@contextmanager
+def somebody_else():
+    """Permissions mean nothing to root, so the block is left to another user."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def shared():
+    """A runs folder that everybody may enter, with one reported run."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        folder = make_run_folder(Path(name), steps=20)
+        assert invoke(("report",), folder).exit_code == 0
+        yield folder
+
+
+def test_a_folder_that_may_not_be_entered_is_passed_over_by_the_list_and_said_where_it_is_named(shared):
+    locked = shared.parent / "lost+found"
+    locked.mkdir()
+    locked.chmod(0)
+    with somebody_else():
+        listed = CliRunner().invoke(main, ["list", "--runs-dir", str(shared.parent)])
+        named = invoke(("report",), locked)
+    locked.chmod(0o755)
+
+    assert listed.exit_code == 0
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["RUN", shared.name]
+    assert_one_line(named)
+    assert "may not be read" in named.stderr
+
+
+def test_a_report_that_may_not_be_read_is_said_and_stays(shared):
+    (shared / "final_summary.json").chmod(0)
+    with somebody_else():
+        result = invoke(("report", "--rebuild"), shared)
+
+    assert_one_line(result)
+    assert "is left as it is" in result.stderr
 
 
 @pytest.mark.parametrize("damage", UNREADABLE, ids=lambda damage: damage.__name__)

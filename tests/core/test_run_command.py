@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -46,6 +47,28 @@ def test_options_become_variables_and_everything_else_stays(tmp_path):
 
     said = "TRACEML_ATTACH=1 TRACEML_LABELS=k=v TRACEML_MODE=cli TRACEML_NAME=a b TRACEML_REPORT=off TRACEML_RUNS_DIR=r"
     assert out.decode().strip() == said
+
+
+IS_CLOSED = """
+import os, pathlib
+closed = []
+for number in range(3):
+    try:
+        os.fstat(number)
+    except OSError:
+        closed.append(number)
+pathlib.Path("closed").write_text(repr(closed))
+"""
+
+
+@pytest.mark.parametrize("verb", ["run", "watch"])
+def test_streams_that_are_closed_are_closed_for_the_command_too(tmp_path, verb):
+    (tmp_path / "look.py").write_text(IS_CLOSED)
+    words = shlex.join([*TRACEML, verb, "look.py"])
+    done = subprocess.run(f"{words} <&- >&-", shell=True, cwd=tmp_path)
+
+    assert done.returncode == 0
+    assert (tmp_path / "closed").read_text() == "[0, 1]"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGPIPE])

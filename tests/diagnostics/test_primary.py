@@ -65,6 +65,12 @@ def test_a_section_that_has_nothing_to_say_lets_another_speak():
     assert primary(**silent) == "NO_DATA"
 
 
+def test_a_section_that_could_not_be_built_is_no_silence():
+    assert primary(step_time=section(issue("NO_DATA", "info")), process=section()) == "NO_DATA"
+    assert primary(step_time=section(issue("NO_DATA", "info")), process=section(issue("B"))) == "B"
+    assert primary(step_time=section(), process=section(issue("NO_DATA", "info"))) == "NORMAL"
+
+
 @pytest.mark.parametrize(
     ("error_type", "kind"),
     [

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pages import Visitor, events_within
@@ -16,7 +17,9 @@ from summary_factory import make_summary
 from waiting import LIMIT_S, wait_for
 
 from traceml_core.core.atomic_files import write_atomic
+from traceml_core.dashboard.runs_folder import RunsFolder
 from traceml_core.dashboard.server import DashboardServer, address_of, new_token
+from traceml_core.dashboard.shown_runs import ShownRuns
 from traceml_core.reporting.html.page import templates
 from traceml_core.reporting.html.view import page_view
 from traceml_core.reporting.stored_summary import load_summary
@@ -94,6 +97,37 @@ def test_without_the_token_nobody_sees_anything(visitor, path):
 def test_it_answers_to_no_name_but_its_own(visitor):
     for host in ("evil.example", "127.0.0.1.evil.example:80", " ", "127.0.0.2", "localhost.evil.example"):
         assert visitor.get("/", host=host).status == 421
+
+
+def test_it_answers_to_the_name_it_was_given_in_any_case(root):
+    listener, token = open_listener(), new_token()
+    server = DashboardServer(root, listener, token, hosts=["Node1.Example", "fe80::1"])
+    visitor = Visitor(address_of(listener, token))
+    server.start()
+
+    for host in ("node1.example:80", "NODE1.EXAMPLE", "[fe80::1]:80"):
+        assert visitor.get("/", host=host).status == 200
+    server.end()
+    assert server.wait(LIMIT_S)
+
+
+def test_a_folder_of_any_name_is_followed(run, root, visitor):
+    run.rename(root / "100%41")
+    page = visitor.get("/runs/100%2541")
+
+    assert page.status == 200
+    assert re.search(r'data-events="([^"?]+)', page.text)[1] == "/runs/100%2541/events"
+
+
+def test_the_list_may_be_asked_for_by_many_at_once(root):
+    for number in range(30):
+        (root / f"run{number}").mkdir(parents=True)
+        (root / f"run{number}" / "final_summary.json").write_bytes(encode_summary(make_summary()))
+    runs = ShownRuns(RunsFolder(root))
+    with ThreadPoolExecutor(8) as pool:
+        lists = [pool.submit(runs.all) for _ in range(40)]
+
+    assert {len(listed.result()) for listed in lists} == {30}
 
 
 def test_a_forwarded_port_is_fine(visitor):
@@ -264,7 +298,7 @@ def test_what_it_cannot_do_is_one_line(run, root, tmp_path):
         ("--runs-dir", root, "--port", taken.getsockname()[1]),
         ("--runs-dir", tmp_path / "none"),
         ("no-such-run", "--runs-dir", root),
-        ("--runs-dir", root, "--host", "0.0.0.0"),
+        *(("--runs-dir", root, "--host", host) for host in ("0.0.0.0", "", "::", "0", "\u00e9..x")),
     ]
     processes = [dashboard(*arguments) for arguments in cases]
     for process in processes:
@@ -274,6 +308,31 @@ def test_what_it_cannot_do_is_one_line(run, root, tmp_path):
         assert errors.startswith("traceml: ")
         assert errors.count("\n") == 1
     taken.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback is one address")
+def test_the_address_that_is_printed_opens_however_it_was_spelled(run, root):
+    process = dashboard("--runs-dir", root, "--host", "127.2")
+    told = "".join(iter(process.stdout.readline, "Ctrl-C ends it.\n"))
+    visitor = Visitor(re.search(r"http\S+", told)[0])
+
+    assert visitor.host == "127.0.0.2"
+    assert visitor.get("/").status == 200
+    process.terminate()
+    process.communicate(timeout=LIMIT_S)
+
+
+def test_a_run_that_was_killed_is_shown_without_a_report_being_built(root):
+    folder = make_run_folder(root, steps=20, status=None)
+    before = sorted(path.name for path in folder.iterdir())
+    process = dashboard(folder)
+    told = "".join(iter(process.stdout.readline, "Ctrl-C ends it.\n"))
+    page = Visitor(re.search(r"http\S+", told)[0]).get(f"/runs/{folder.name}")
+    process.terminate()
+    process.communicate(timeout=LIMIT_S)
+
+    assert "`traceml report` with its folder builds it" in page.text
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 TRAINING = """

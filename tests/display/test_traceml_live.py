@@ -132,6 +132,15 @@ def test_a_terminal_without_symbols_is_given_none(folder):
     assert terminal.output.isascii()
 
 
+def test_a_name_that_the_terminal_cannot_show_is_no_error(tmp_path):
+    folder = make_run_folder(tmp_path, owner_lives=True, history=False)
+    put(folder, running(name="\u03c0\u03c0\u03c0"))
+    with PseudoTerminal(traceml("live", folder), 80, 24, PYTHONUTF8="0", PYTHONIOENCODING="ascii") as terminal:
+        terminal.wait_for_text("???")
+        terminal.type(b"q")
+        assert terminal.wait_for_end() == 0
+
+
 def test_a_dumb_terminal_gets_lines_and_no_control_characters(folder):
     put(folder, running())
     with PseudoTerminal(traceml("live", folder), 80, 24, TERM="dumb") as terminal:

@@ -12,9 +12,16 @@ from run_factory import make_run_folder
 
 from traceml_core.reporting.stored_summary import load_summary
 
+# JSON that ends, in more layers than a decoder follows.
+TOO_DEEP = b'{"run": ' * 5_000 + b"1" + b"}" * 5_000
+
 
 def missing(parent: Path) -> Path:
     return parent / "nowhere"
+
+
+def missing_with_a_name_too_long(parent: Path) -> Path:
+    return parent / ("n" * 300)
 
 
 def empty(parent: Path) -> Path:
@@ -46,6 +53,12 @@ def without_history(parent: Path) -> Path:
 def manifest_of_garbage(parent: Path) -> Path:
     folder = make_run_folder(parent, history=False)
     (folder / "manifest.json").write_bytes(b"\xff{")
+    return folder
+
+
+def manifest_nested_too_deep(parent: Path) -> Path:
+    folder = make_run_folder(parent, history=False)
+    (folder / "manifest.json").write_bytes(TOO_DEEP)
     return folder
 
 
@@ -94,6 +107,10 @@ def summary_of_nothing(parent: Path) -> Path:
     return _with_summary(parent, b"", history=False)
 
 
+def summary_nested_too_deep(parent: Path) -> Path:
+    return _with_summary(parent, TOO_DEEP, history=False)
+
+
 def summary_of_something_else(parent: Path) -> Path:
     return _with_summary(parent, b"[1, 2]", history=False)
 
@@ -106,12 +123,14 @@ def summary_is_a_folder(parent: Path) -> Path:
 
 UNREADABLE: tuple[Callable[[Path], Path], ...] = (
     missing,
+    missing_with_a_name_too_long,
     empty,
     foreign,
     a_foreign_file,
     a_foreign_json,
     without_history,
     manifest_of_garbage,
+    manifest_nested_too_deep,
     history_of_garbage,
     history_of_nothing,
     history_cut_short,
@@ -121,6 +140,7 @@ UNREADABLE: tuple[Callable[[Path], Path], ...] = (
     summary_of_a_newer_version,
     summary_half_written,
     summary_of_nothing,
+    summary_nested_too_deep,
     summary_of_something_else,
     summary_is_a_folder,
 )
@@ -164,6 +184,23 @@ def a_summary_without_sections(parent: Path) -> Path:
     return folder
 
 
+def a_table_damaged_beside_its_summary(parent: Path) -> Path:
+    """All but the steps can be read."""
+    return damage_table(_reported(parent), "step_time")
+
+
+def damage_table(folder: Path, table: str) -> Path:
+    """Overwrite the first page of one table in a run's history; all others stay whole."""
+    path = folder / "telemetry.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    data = bytearray(path.read_bytes())
+    data[(page - 1) * size : page * size] = b"\xff" * size
+    path.write_bytes(data)
+    return folder
+
+
 HALF_READABLE: tuple[Callable[[Path], Path], ...] = (
     a_summary_half_written_beside_its_history,
     a_newer_summary_beside_its_history,
@@ -171,6 +208,7 @@ HALF_READABLE: tuple[Callable[[Path], Path], ...] = (
     a_history_damaged_in_parts_beside_its_summary,
     a_summary_without_its_history,
     a_summary_without_sections,
+    a_table_damaged_beside_its_summary,
 )
 """Of these a verb may tell what it can, or say what is wrong."""
 

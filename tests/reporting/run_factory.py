@@ -16,7 +16,7 @@ import pytest
 
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.phases import Phase
-from traceml_core.core.process_birth import birth_of
+from traceml_core.core.process_birth import birth_of, pid_namespace
 from traceml_core.core.rows import Row
 from traceml_core.core.run_folder import Manifest, Owner, RunFolder, write_manifest
 from traceml_core.history import bounded_rows
@@ -123,7 +123,7 @@ def make_run_folder(parent: Path, plan: RunPlan | None = None, **fields: object)
 
 def _owner(plan: RunPlan) -> Owner:
     birth = birth_of(os.getpid()) if plan.owner_lives else "long ago"
-    return Owner(host=socket.gethostname(), pid=os.getpid(), birth=birth)
+    return Owner(host=socket.gethostname(), pid=os.getpid(), birth=birth, pid_namespace=pid_namespace())
 
 
 def _write_rank(writer: HistoryWriter, plan: RunPlan, rank: int) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from traceml_core.cli.failure import CommandError
+from traceml_core.cli.printing import print_line
 from traceml_core.cli.runs_dir_option import runs_dir_option
 from traceml_core.reporting.plain_text import one_line
 
@@ -43,7 +44,7 @@ def clean(keep: int, yes: bool, runs_dir: str) -> None:
             _say_left_alone(run.path, run.kept_because)
     doomed = [run for run in old if not run.kept_because]
     if not doomed:
-        click.echo(f"Nothing to delete in {runs_dir} beside the newest {count(keep)}.")
+        print_line(f"Nothing to delete in {runs_dir} beside the newest {count(keep)}.")
         return
     _show(doomed)
     freed = sum(run.size_bytes for run in doomed)
@@ -51,7 +52,7 @@ def clean(keep: int, yes: bool, runs_dir: str) -> None:
     if not yes:
         _ask(what)
     deleted = sum(_delete(run.path) for run in doomed)
-    click.echo(f"Deleted {what}." if deleted == len(doomed) else f"Deleted {count(deleted)} of {what}.")
+    print_line(f"Deleted {what}." if deleted == len(doomed) else f"Deleted {count(deleted)} of {what}.")
 
 
 def _delete(path: Path) -> bool:
@@ -76,7 +77,7 @@ def _show(runs: list[OldRun]) -> None:
 
     columns = max(len(run.path.name) for run in runs)
     for run in runs:
-        click.echo(f"{one_line(run.path.name):{columns}}  {byte_size(run.size_bytes):>9}")
+        print_line(f"{one_line(run.path.name):{columns}}  {byte_size(run.size_bytes):>9}")
 
 
 def _ask(what: str) -> None:

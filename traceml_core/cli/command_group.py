@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from traceml_core.cli.failure import CommandError
+from traceml_core.cli.standard_streams import stand_in_for_missing
 from traceml_core.reporting.plain_text import one_line
 
 # What a shell reports of a program that SIGPIPE ended: `compare` means something else by 1 and 2.
@@ -41,6 +42,7 @@ class CommandGroup(click.Group):
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         """The context of the whole command line."""
+        stand_in_for_missing()
         with _output_that_may_end(), _one_line_errors("traceml"):
             return super().make_context(*args, **extra)
 

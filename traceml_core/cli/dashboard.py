@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 import signal
+import socket
 import threading
 from pathlib import Path
 
 import click
 
 from traceml_core.cli.failure import CommandError
+from traceml_core.cli.printing import print_line
 from traceml_core.cli.runs_dir_option import runs_dir_option
 
 LAST_WAIT_S = 4.0
-EVERYWHERE = ("", "0.0.0.0", "::")
 
 
 @click.command()
@@ -40,9 +42,9 @@ def dashboard(run: str | None, runs_dir: str, host: str, port: int) -> None:
 
 
 def _place(run: str | None, runs_dir: str) -> tuple[Path, str | None]:
-    """The runs folder, and the run in it that is to be shown first, its report built where it was killed."""
+    """The runs folder, and the run in it that is to be shown first."""
     from traceml_core.core.run_folder import RunLookupError, find_run
-    from traceml_core.reporting.stored_summary import SummaryUnavailableError, load_summary
+    from traceml_core.reporting.stored_summary import SummaryUnavailableError, check_readable
 
     if run is None:
         if not Path(runs_dir).is_dir():
@@ -52,7 +54,7 @@ def _place(run: str | None, runs_dir: str) -> tuple[Path, str | None]:
         return Path(runs_dir), None
     try:
         folder = find_run(run, runs_dir).resolve()
-        load_summary(folder)
+        check_readable(folder)
     except (RunLookupError, SummaryUnavailableError) as error:
         raise CommandError(str(error)) from error
     return folder.parent, folder.name
@@ -60,23 +62,33 @@ def _place(run: str | None, runs_dir: str) -> tuple[Path, str | None]:
 
 def _serve(root: Path, name: str | None, host: str, port: int) -> None:
     from traceml_core.dashboard.server import DashboardServer, address_of, new_token
-    from traceml_core.transport.listener import open_listener
 
-    if host in EVERYWHERE:
-        raise CommandError(f"{host} is every address at once; name the one by which others reach this machine")
-    try:
-        listener = open_listener(host, port)
-    except OSError as error:
-        raise CommandError(f"{host}:{port} cannot be had ({error.strerror or error}); name another --port") from error
+    listener = _listener(host, port)
     token = new_token()
     address = address_of(listener, token, name)
-    server = DashboardServer(root, listener, token, hosts=[f"[{host}]" if ":" in host else host])
+    server = DashboardServer(root, listener, token, hosts=[host, listener.getsockname()[0]])
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     server.start()
-    click.echo(f"TraceML shows {root} at\n\n    {address}\n\nCtrl-C ends it.")
+    print_line(f"TraceML shows {root} at\n\n    {address}\n\nCtrl-C ends it.")
     while not ended.wait(1.0) and not server.wait(0.0):
         pass
     server.end()
     server.wait(LAST_WAIT_S)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """Listens where it was asked for, if that is one address."""
+    from traceml_core.transport.listener import open_listener
+
+    try:
+        listener = open_listener(host, port)
+    except (OSError, TypeError, UnicodeError) as error:  # the last two: no name of a machine at all
+        reason = getattr(error, "strerror", None) or error
+        raise CommandError(f"{host}:{port} cannot be had ({reason}); name another --host or --port") from error
+    address = ipaddress.ip_address(listener.getsockname()[0])
+    if (getattr(address, "ipv4_mapped", None) or address).is_unspecified:
+        listener.close()
+        raise CommandError(f"--host {host} is every address at once; name the one by which others reach this machine")
+    return listener

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from traceml_core.cli.printing import print_line
 from traceml_core.core.units import milliseconds
 from traceml_core.reporting.summary import FinalSummary, decode_summary
 
@@ -46,7 +47,7 @@ def demo(runs_dir: str) -> None:
             f"the demo needs {', '.join(missing)}: pip install torch 'traceml-callbacks[demo]', then run it again"
         )
     summaries = {training.name: _train(training, runs_dir) for training in (SLOW, MENDED, TRAINER)}
-    click.echo(_comparison(summaries[SLOW.name], summaries[MENDED.name]))
+    print_line(_comparison(summaries[SLOW.name], summaries[MENDED.name]))
 
 
 def _train(training: Training, runs_dir: str) -> FinalSummary:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from traceml_core.cli.failure import CommandError
+from traceml_core.cli.printing import print_line
+from traceml_core.cli.run_argument import log_failures_in
 from traceml_core.cli.runs_dir_option import runs_dir_option
 
 if TYPE_CHECKING:
@@ -37,13 +39,14 @@ def export(run: str | None, form: str, output: Path | None, runs_dir: str) -> No
         output = output or Path(folder.resolve().name + (".trace.json" if form == "perfetto" else "-csv"))
         if output.exists() or output.is_symlink():
             raise CommandError(f"{output} exists already, and is left as it is; name another --output")
+        log_failures_in(folder)
         with HistoryReader(folder / "telemetry.sqlite") as reader:
             said = _write(form, output, reader, load_summary(folder))
     except (RunLookupError, SummaryUnavailableError, HistoryUnreadableError) as error:
         raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(f"{output} cannot be written ({error.strerror}); choose another --output") from error
-    click.echo(said)
+    print_line(said)
 
 
 def _write(form: str, output: Path, reader: HistoryReader, summary: FinalSummary) -> str:

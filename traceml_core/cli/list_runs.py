@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from traceml_core.cli.failure import CommandError
+from traceml_core.cli.printing import print_line
 from traceml_core.cli.runs_dir_option import runs_dir_option
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ def list_runs(form: str, runs_dir: str) -> None:
 
         click.echo(msgspec.json.format(msgspec.json.encode(briefs), indent=2))
     elif briefs:
-        click.echo("\n".join(_lines(briefs)))
+        print_line("\n".join(_lines(briefs)))
     else:
-        click.echo(f"There are no runs in {runs_dir}. Train with a TraceMLCallback, or name another --runs-dir.")
+        print_line(f"There are no runs in {runs_dir}. Train with a TraceMLCallback, or name another --runs-dir.")
 
 
 def _lines(briefs: Sequence[RunBrief]) -> list[str]:

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from traceml_core.cli.failure import CommandError
+from traceml_core.cli.printing import print_line
+from traceml_core.cli.run_argument import log_failures_in
 from traceml_core.cli.runs_dir_option import runs_dir_option
+from traceml_core.core.presence import is_there
 
 if TYPE_CHECKING:
     from traceml_core.reporting.followed_run import FollowedRun, Sighting
@@ -82,7 +85,7 @@ def _in_lines(followed: FollowedRun) -> Sighting:
             return sighting
         if sighting.summary is not None and sighting.summary is not told:
             told = sighting.summary
-            click.echo(compact_line(told))
+            print_line(compact_line(told))
         time.sleep(INTERVAL_S)
 
 
@@ -96,8 +99,9 @@ def _print_end(sighting: Sighting, folder: Path) -> None:
     from traceml_core.history.reader import HistoryUnreadableError
     from traceml_core.reporting.final import build_summary
 
-    if not (folder / "telemetry.sqlite").exists():
+    if not is_there(folder / "telemetry.sqlite"):
         raise CommandError(f"{folder} holds no telemetry, and what made it is gone; errors.log in it may say why")
+    log_failures_in(folder)
     try:
         print_report(build_summary(folder), folder)
     except HistoryUnreadableError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import shutil
@@ -61,6 +62,8 @@ class LiveScreen:
 
     def __init__(self, shown: Shown) -> None:
         """A screen that begins with `shown`."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a run's name may have letters that the terminal lacks
         self._console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
         self._live = Live(
             shown,

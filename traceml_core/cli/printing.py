@@ -22,3 +22,8 @@ def print_text(text: str) -> None:
     """Write to stdout; letters that its encoding lacks become question marks rather than an error."""
     encoding = sys.stdout.encoding or "utf-8"
     click.echo(text.encode(encoding, "replace").decode(encoding), nl=False, color=True)
+
+
+def print_line(text: str) -> None:
+    """Print a line, or several, in the same way."""
+    print_text(f"{text}\n")

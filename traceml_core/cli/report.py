@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from traceml_core.cli.failure import CommandError
-from traceml_core.cli.printing import print_text, speaks_unicode, wants_color
+from traceml_core.cli.printing import print_line, print_text, speaks_unicode, wants_color
 from traceml_core.cli.run_argument import load_run
 from traceml_core.cli.runs_dir_option import runs_dir_option
+from traceml_core.core.presence import is_folder, is_there
 
 if TYPE_CHECKING:
     from traceml_core.reporting.summary import FinalSummary
@@ -43,7 +44,7 @@ def report(run: str | None, form: str, details: bool, rebuild: bool, output: Pat
     """
     summary, folder = load_run(run, runs_dir, rebuild)
     if form == "html":
-        click.echo(f"{_write_page(summary, folder, output)} is written; open it in a browser.")
+        print_line(f"{_write_page(summary, folder, output)} is written; open it in a browser.")
         return
     if form == "json":
         from traceml_core.reporting.summary import encode_summary
@@ -69,8 +70,8 @@ def _write_page(summary: FinalSummary, source: Path, output: Path | None) -> Pat
     from traceml_core.reporting.html.page import PageUnavailableError, is_ours, render_report
 
     stem = "live_summary" if summary.run.status == "running" else "final_summary"
-    beside = source / f"{stem}.html" if source.is_dir() else source.with_suffix(".html")
-    if output is None and beside.exists() and not is_ours(beside):
+    beside = source / f"{stem}.html" if is_folder(source) else source.with_suffix(".html")
+    if output is None and is_there(beside) and not is_ours(beside):
         raise CommandError(f"{beside} is not a page of TraceML and is left as it is; name another file by --output")
     try:
         _write(output or beside, render_report(summary))

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+PID_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 def birth_of(pid: int) -> str | None:
@@ -17,6 +18,14 @@ def birth_of(pid: int) -> str | None:
         PermissionError: the system does not tell.
     """
     return _linux_birth(pid) if sys.platform.startswith("linux") else _other_birth(pid)
+
+
+def pid_namespace() -> str | None:
+    """Among which processes numbers tell this one's apart; None where the system has no such thing."""
+    try:
+        return str(PID_NAMESPACE.readlink())
+    except OSError:
+        return None
 
 
 def _linux_birth(pid: int) -> str | None:

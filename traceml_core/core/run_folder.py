@@ -15,9 +15,12 @@ from typing import Literal
 import msgspec
 
 from traceml_core.core.atomic_files import write_atomic
+from traceml_core.core.presence import is_folder, is_there
 from traceml_core.core.settings import Settings
 
 MANIFEST_VERSION = "1.0"
+# What decoding a damaged JSON file raises; RecursionError where it is nested too deep.
+UNDECODABLE = (msgspec.MsgspecError, RecursionError)
 
 # A folder with one of these holds a run.
 _RUN_FILES = ("manifest.json", "telemetry.sqlite", "final_summary.json")
@@ -26,6 +29,7 @@ RUN_FOLDER_FILES = (
     *_RUN_FILES,
     *(f"telemetry.sqlite-{suffix}" for suffix in ("wal", "shm", "journal")),
     "live_summary.json",
+    "live_summary.html",
     "final_summary.txt",
     "final_summary.html",
     "errors.log",
@@ -77,11 +81,15 @@ class RunFolder(msgspec.Struct, frozen=True):
 
 
 class Owner(msgspec.Struct, frozen=True, kw_only=True):
-    """The process that owns the run: its birth tells it from a later process of the same number."""
+    """The process that owns the run: its birth tells it from a later process of the same number.
+
+    The number means something in one PID namespace alone: containers may share a host's name. Null where there is none.
+    """
 
     host: str
     pid: int
     birth: str | None
+    pid_namespace: str | None = None
 
 
 class OwnerError(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +174,7 @@ def read_manifest(path: Path) -> Manifest | None:
     """The manifest of a run folder, or None where it is missing or not ours."""
     try:
         return msgspec.json.decode((path / "manifest.json").read_bytes(), type=Manifest)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNDECODABLE):
         return None
 
 
@@ -215,10 +223,12 @@ def find_run(target: str | None, runs_dir: str = "traceml_runs") -> Path:
         if not runs:
             raise RunLookupError(f"there are no runs in {runs_dir}; train with a TraceMLCallback, or name a run folder")
         return runs[0]
-    path = Path(target) if Path(target).exists() else Path(runs_dir) / target
-    if not path.exists():
+    path = Path(target) if is_there(Path(target)) else Path(runs_dir) / target
+    if not is_there(path):
         raise RunLookupError(f"{target} does not exist; `traceml list` shows the runs in {runs_dir}")
-    folder = path if path.is_dir() else path.parent
+    folder = path if is_folder(path) else path.parent
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise RunLookupError(f"{folder} may not be read; ask its owner, or name another run")
     if not _holds_run(folder):
         raise RunLookupError(f"{target} is not a run folder; `traceml list` shows the runs in {runs_dir}")
     return folder
@@ -226,7 +236,7 @@ def find_run(target: str | None, runs_dir: str = "traceml_runs") -> Path:
 
 def _folders_in(runs_dir: Path) -> list[Path]:
     try:
-        return [path for path in runs_dir.iterdir() if path.is_dir()]
+        return [path for path in runs_dir.iterdir() if is_folder(path)]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -234,7 +244,7 @@ def _folders_in(runs_dir: Path) -> list[Path]:
 
 
 def _holds_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in _RUN_FILES)
+    return any(is_there(folder / name) for name in _RUN_FILES)
 
 
 def _make_runs_dir(path: Path) -> None:

@@ -34,12 +34,12 @@ class Access:
     """In front of the pages: lets in who may see them, and says on every answer what a browser may do with it."""
 
     def __init__(self, app: ASGIApp, *, token: str, nonce: str, hosts: Iterable[str]) -> None:
-        """Guard `app`. `hosts` are the names besides loopback's under which it may be asked for."""
+        """Guard `app`. `hosts` are names and addresses besides loopback's under which it may be asked for."""
         self._app = app
         self._token = token.encode()
         said = {**HEADERS, "content-security-policy": POLICY.format(nonce=nonce)}
         self._headers = [(name.encode(), value.encode()) for name, value in said.items()]
-        self._hosts = {*LOOPBACK_NAMES, *hosts}
+        self._hosts = {*LOOPBACK_NAMES, *(f"[{host}]" if ":" in host else host.lower() for host in hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or let the pages answer."""

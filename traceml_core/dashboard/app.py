@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from sse_starlette.sse import EventSourceResponse
@@ -77,7 +78,9 @@ class _Pages:
         if run is None:
             return self._nothing()
         content = await run_in_threadpool(_run_content, run)
-        return self._page(f"{run.title} – TraceML", content, f"{request.url.path}/events", run.version, is_run=True)
+        return self._page(
+            f"{run.title} – TraceML", content, f"/runs/{quote(name, safe='')}/events", run.version, is_run=True
+        )
 
     async def run_events(self, request: Request) -> Response:
         """One run, whenever it changes."""

@@ -6,7 +6,7 @@ import time
 
 import msgspec
 
-from traceml_core.core.run_folder import Manifest
+from traceml_core.core.run_folder import UNDECODABLE, Manifest
 from traceml_core.core.units import MISSING, seconds
 from traceml_core.dashboard.runs_folder import FINAL, LIVE, MANIFEST, RunsFolder
 from traceml_core.reporting.owner import owner_lives
@@ -14,6 +14,7 @@ from traceml_core.reporting.summary import FinalSummary, decode_summary
 
 NOT_REPORTED = "It ended without a report. `traceml report` with its folder builds it; below is the last that was seen."
 NOTHING_YET = "Nothing is known of it yet. Where it runs, its first numbers come within seconds."
+NOTHING_LEFT = "It ended without a report. `traceml report` with its folder builds it, where it recorded anything."
 UNREADABLE = "Its summary cannot be read by this version. `traceml report --rebuild` with its folder makes it anew."
 
 
@@ -42,10 +43,11 @@ class ShownRuns:
 
     def all(self) -> list[ShownRun]:
         """Every run, the newest first."""
-        names = self._folder.names()
-        self._kept = {name: run for name, run in self._kept.items() if name in names}
-        runs = [run for run in map(self._brief, names) if run is not None]
-        return sorted(runs, key=lambda run: (run.started_at, run.name), reverse=True)
+        before = self._kept
+        briefs = {name: self._brief(name, before.get(name)) for name in self._folder.names()}
+        runs = {name: run for name, run in briefs.items() if run is not None}
+        self._kept = runs  # never changed, only replaced: other threads may be reading it
+        return sorted(runs.values(), key=lambda run: (run.started_at, run.name), reverse=True)
 
     def version(self, name: str) -> str:
         """What changes whenever there is something new to show of a run; empty where there is no such run."""
@@ -59,13 +61,11 @@ class ShownRuns:
         version = self.version(name)
         return self._shown(name, version) if version else None
 
-    def _brief(self, name: str) -> ShownRun | None:
-        kept = self._kept.get(name)
-        if kept is None or kept.version != self.version(name):
-            kept = self.one(name)
-            if kept is not None:
-                kept = self._kept[name] = msgspec.structs.replace(kept, summary=None)
-        return kept
+    def _brief(self, name: str, kept: ShownRun | None) -> ShownRun | None:
+        if kept is not None and kept.version == self.version(name):
+            return kept
+        run = self.one(name)
+        return None if run is None else msgspec.structs.replace(run, summary=None)
 
     def _shown(self, name: str, version: str) -> ShownRun:
         final = self._folder.read(name, FINAL)
@@ -74,12 +74,11 @@ class ShownRuns:
         title, started_at = (name, "") if manifest is None else (manifest.name, manifest.started_at)
         status = self._status_now(name) if final is None else "unknown"
         if data is None:
-            return ShownRun(
-                name=name, title=title, status=status, version=version, started_at=started_at, note=NOTHING_YET
-            )
+            note = NOTHING_YET if status == "running" else NOTHING_LEFT
+            return ShownRun(name=name, title=title, status=status, version=version, started_at=started_at, note=note)
         try:
             summary = decode_summary(data)
-        except (msgspec.MsgspecError, RecursionError):
+        except UNDECODABLE:
             return ShownRun(
                 name=name, title=title, status=status, version=version, started_at=started_at, note=UNREADABLE
             )
@@ -107,5 +106,5 @@ class ShownRuns:
     def _manifest(self, name: str) -> Manifest | None:
         try:
             return msgspec.json.decode(self._folder.read(name, MANIFEST) or b"", type=Manifest)
-        except (msgspec.MsgspecError, RecursionError):
+        except UNDECODABLE:
             return None

@@ -23,7 +23,8 @@ _ENDED_BY = {
 """Kinds that explain the error which ended a run, by the error's type."""
 
 _SILENT = ("NO_GPU", "NO_DATA")
-"""Kinds of a section that has nothing to say about the run; another section speaks first."""
+"""Kinds of a section that has nothing to say about the run; another section speaks first. That a section could not be
+built is among its issues, though, and is no silence: NORMAL of the others would not be the whole truth."""
 
 
 class JudgedSection(Protocol):
@@ -51,13 +52,21 @@ def primary_diagnosis(sections: Mapping[str, JudgedSection], run: RunShape) -> I
     if not sections:
         raise ValueError("a primary diagnosis needs at least one section")
     named = [name for name in dict.fromkeys((*SECTION_ORDER, *sections)) if name in sections]
-    candidates = [issue for name in named for issue in sections[name].issues or (sections[name].diagnosis,)]
+    candidates = [(issue, _is_silent(issue, sections[name])) for name in named for issue in _said_by(sections[name])]
     error = run.error if run.status == "failed" else None
     ended_by = _ENDED_BY.get(error.type.rpartition(".")[2], ()) if error is not None else ()
-    return min(candidates, key=lambda issue: _place(issue, ended_by))
+    return min(candidates, key=lambda candidate: _place(candidate[0], candidate[1], ended_by))[0]
 
 
-def _place(issue: Issue, ended_by: tuple[str, ...]) -> tuple[bool, int, float, bool]:
+def _said_by(section: JudgedSection) -> Sequence[Issue]:
+    return section.issues or (section.diagnosis,)
+
+
+def _is_silent(issue: Issue, section: JudgedSection) -> bool:
+    return issue.kind in _SILENT and not (issue.kind == "NO_DATA" and section.issues)
+
+
+def _place(issue: Issue, is_silent: bool, ended_by: tuple[str, ...]) -> tuple[bool, int, float, bool]:
     """What issues of all sections are sorted by; the order of candidates decides among equals."""
     explains = issue.kind in ended_by
-    return not explains, severity_rank(issue.severity), -(issue.impact_share or 0.0), issue.kind in _SILENT
+    return not explains, severity_rank(issue.severity), -(issue.impact_share or 0.0), is_silent

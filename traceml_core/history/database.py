@@ -11,13 +11,14 @@ from pathlib import Path
 
 import msgspec
 
+from traceml_core.core.presence import is_file
 from traceml_core.history.file_system import is_network_file_system
 from traceml_core.history.tables import OLDEST_SCHEMA_VERSION, SCHEMA_VERSION
 
 BUSY_TIMEOUT_S = 5.0
 # SQLite does not check the content of its pages: what is garbled fails wherever it is decoded, put into an array, or
 # looked up by. These are the ways in which it does.
-GARBLED = (msgspec.MsgspecError, ValueError, TypeError, LookupError, OverflowError)
+GARBLED = (msgspec.MsgspecError, ValueError, TypeError, LookupError, OverflowError, RecursionError)
 
 
 class HistoryUnreadableError(Exception):
@@ -52,7 +53,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     Raises:
         HistoryUnreadableError: it is missing, damaged, no history, or one of a newer TraceML.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise HistoryUnreadableError(
             f"{path} does not exist; is this a run folder, and has its run recorded anything yet?"
         )

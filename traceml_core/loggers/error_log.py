@@ -81,23 +81,30 @@ def close_error_log() -> None:
 
 
 @contextmanager
-def fail_open(logger: logging.Logger, doing: str, failures: Counter[str] | None = None) -> Iterator[None]:
+def fail_open(
+    logger: logging.Logger, doing: str, failures: Counter[str] | None = None, edge: str | None = None
+) -> Iterator[None]:
     """Survive a failure of our own while `doing` something: write it down once per cause, count it each time.
 
-    The count goes to `failures`, by default to this process's `FAILURES`, under the component's name.
+    The count goes to `failures`, by default to this process's `FAILURES`, under `edge`, by default the component's
+    name.
     """
     try:
         yield
     except Exception as error:  # noqa: BLE001 - this is the one edge where every failure of ours ends
-        report_failure(logger, doing, error, failures)
+        report_failure(logger, doing, error, failures, edge)
 
 
 def report_failure(
-    logger: logging.Logger, doing: str, error: BaseException, failures: Counter[str] | None = None
+    logger: logging.Logger,
+    doing: str,
+    error: BaseException,
+    failures: Counter[str] | None = None,
+    edge: str | None = None,
 ) -> None:
     """Write a failure down once per cause, with its traceback, and count it."""
     component = logger.name.rpartition(".")[2]
-    (FAILURES if failures is None else failures)[component] += 1
+    (FAILURES if failures is None else failures)[edge or component] += 1
     cause = (component, doing, type(error).__name__)
     if cause not in _CAUSES:
         _CAUSES.add(cause)

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from traceml_core.core.phases import STEP_PHASES, Phase
 from traceml_core.core.units import byte_size, count, percent, seconds
-from traceml_core.diagnostics.model import Issue
+from traceml_core.diagnostics.judgement import weight
+from traceml_core.diagnostics.model import Issue, Risk
 from traceml_core.diagnostics.step_time.policy import SUMMARY_STEP_TIME_POLICY
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.reporting import final
@@ -22,10 +23,11 @@ BADGE_STYLES = {"info": "black on green", "warning": "black on yellow", "critica
 MOST_PHASES = 8
 MOST_SENTENCE_LINES = 8
 MOST_OTHER_ISSUES = 3
+MOST_NOTE_LINES = 3
 MOST_RANKS = 8
 SMALL_SHARE = 0.005
 LABEL_COLUMNS = 17
-NUMBER_COLUMNS = 17
+NUMBER_COLUMNS = 18
 IN_STEP_KEYS = frozenset(phase.key for phase in STEP_PHASES)
 
 # What begins with this in `telemetry.failures` was said by somebody else, and not taken.
@@ -102,9 +104,13 @@ def verdict_lines(summary: FinalSummary, look: Look, most: int = MOST_SENTENCE_L
     if gain:
         lines += row("Gain", gain, look, title_style="bold")
     if issue.risk is not None:
-        limit, steps = byte_size(issue.risk.limit_bytes), count(issue.risk.steps_left)
-        lines += row("Risk", f"out of memory, at {limit}, in about {steps} steps", look, title_style="bold")
+        lines += row("Risk", risk_of(issue.risk), look, title_style="bold")
     return lines
+
+
+def risk_of(risk: Risk) -> str:
+    """What will end the run, and when, in words."""
+    return f"out of memory, at {byte_size(risk.limit_bytes)}, in about {count(risk.steps_left)} steps"
 
 
 def gain_of(issue: Issue, wall_s: float) -> str | None:
@@ -123,9 +129,7 @@ def budget_lines(summary: FinalSummary, look: Look, most: int = MOST_PHASES) -> 
     if not any(part.seconds for part in budget.parts):
         return []
     shown, rest = _shown_parts(budget, most)
-    ranks = len(recorded_ranks(summary))
-    mean = f", mean of {count(ranks)} ranks" if ranks > 1 else ""
-    total = Text(f"of {seconds(budget.wall_s)}{mean}", "dim")
+    total = Text(f"of {budget_total(summary)}", "dim")
     lines = [spread(Text(" Where the time went", "bold"), total, look)]
     for part in shown:
         style = "cyan" if part.phase in IN_STEP_KEYS else "blue"
@@ -135,6 +139,13 @@ def budget_lines(summary: FinalSummary, look: Look, most: int = MOST_PHASES) -> 
         lines.append(_bar_row("the rest", spent_s, share, "blue", look))
     lines += _honest_rows(budget, look)
     return lines
+
+
+def budget_total(summary: FinalSummary) -> str:
+    """What the parts of the budget are parts of."""
+    ranks = len(recorded_ranks(summary))
+    mean = f", mean of {count(ranks)} ranks" if ranks > 1 else ""
+    return f"{seconds(summary.time_budget.wall_s)}{mean}"
 
 
 def _honest_rows(budget: TimeBudget, look: Look) -> list[Text]:
@@ -165,7 +176,7 @@ def _bar_row(label: str, spent_s: float, share: float, style: str, look: Look) -
     drawn = bar(share, room, look)
     line.append(drawn, style)
     line.append(" " * (room - len(drawn)))
-    line.append(f"{percent(share):>6}{seconds(spent_s):>11}")
+    line.append(f"{percent(share):>6}{seconds(spent_s):>12}")
     return line
 
 
@@ -191,7 +202,7 @@ def _facts(summary: FinalSummary, look: Look, folder: str | None) -> list[Text]:
     """Step time, speed, memory and host in a line each; other issues; where the files are."""
     lines = [line for title, text in facts_of(summary).items() for line in row(title, text, look)]
     lines += other_issue_lines(summary, look)
-    lines += [line for note in notes(summary) for line in row("Note", note, look)]
+    lines += [line for note in notes(summary) for line in row("Note", note, look, most=MOST_NOTE_LINES)]
     if folder:
         lines.append(Text(f" {'Files':{TITLE_COLUMNS}}", "dim").append(folder, "default not dim"))
     return lines
@@ -221,9 +232,7 @@ def _others(summary: FinalSummary) -> list[Issue]:
         for issue in found
         if issue != primary and (issue.severity != "info" or issue.impact_share or issue.kind == "NO_DATA")
     ]
-    rank = {"critical": 0, "warning": 1, "info": 2}
-    worth.sort(key=lambda issue: (rank[issue.severity], -(issue.impact_share or 0)))
-    return worth[:MOST_OTHER_ISSUES]
+    return sorted(worth, key=weight)[:MOST_OTHER_ISSUES]
 
 
 def notes(summary: FinalSummary) -> list[str]:

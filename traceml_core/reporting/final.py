@@ -83,7 +83,8 @@ def build_summary(
 
 def _load_section(spec: SectionSpec, tables: TablesReadOnce, run: RunShape, failures: Counter[str]) -> Any:
     """What one section is built from; None where that cannot be read, with the cause in errors.log."""
-    with fail_open(logger, f"{BUILDING} {spec.name}", failures):
+    doing = f"{BUILDING} {spec.name}"
+    with fail_open(logger, doing, failures, edge=doing):
         return spec.load(tables, run)
     return None
 
@@ -91,10 +92,17 @@ def _load_section(spec: SectionSpec, tables: TablesReadOnce, run: RunShape, fail
 def _build_section(spec: SectionSpec, inputs: Any, live: bool, failures: Counter[str]) -> BuiltSection:
     """One section; NO_DATA where it cannot be built, with the cause in errors.log."""
     if inputs is not None:
-        with fail_open(logger, f"{BUILDING} {spec.name}", failures):
+        doing = f"{BUILDING} {spec.name}"
+        with fail_open(logger, doing, failures, edge=doing):
             return spec.build(inputs, live)
-    said = no_data(spec.name, "This section could not be built.", "See errors.log in the run folder for the cause.")
-    return BuiltSection(Section(diagnosis=said.primary, issues=[], metrics={}, ranks=[]))
+    words = f"The section {spec.name.replace('_', ' ')} could not be built."
+    said = no_data(spec.name, words, "See errors.log in the run folder for the cause.").primary
+    return BuiltSection(Section(diagnosis=said, issues=[said], metrics={}, ranks=[]))
+
+
+def unbuilt_sections(summary: FinalSummary) -> list[str]:
+    """What could not be built of a summary, as `telemetry.failures` names it."""
+    return [edge for edge in summary.telemetry.failures if edge.startswith(BUILDING)]
 
 
 def write_final(folder: Path, summary: FinalSummary, card_text: str, *, synced: bool = True) -> None:

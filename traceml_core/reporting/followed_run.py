@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from traceml_core.core.presence import is_there
 from traceml_core.core.run_folder import open_run_folder, read_manifest
-from traceml_core.reporting.owner import SILENT_AFTER_S, owner_lives
+from traceml_core.reporting.owner import SILENT_AFTER_S, owner_lives, silence_of
 from traceml_core.reporting.stored_summary import SummaryUnavailableError, read_summary
 from traceml_core.reporting.summary import FinalSummary
 
@@ -54,12 +54,12 @@ class FollowedRun:
         Raises:
             SummaryUnavailableError: a summary is there and cannot be read.
         """
-        if self._folder.final_summary_json.exists():
+        if is_there(self._folder.final_summary_json):
             return self._sighting("ended", read_summary(self._folder.final_summary_json))
         self._read_live()
-        if self._folder.final_summary_json.exists():  # since then: the live one is deleted right after it
+        if is_there(self._folder.final_summary_json):  # since then: the live one is deleted right after it
             return self._sighting("ended", read_summary(self._folder.final_summary_json))
-        silent_s = self._silent_s()
+        silent_s = silence_of(self._folder.path, self._unix_s())
         if owner_lives(read_manifest(self._folder.path), silent_s=silent_s):
             self._gone_since_s = None
             return self._sighting("running", self._summary)
@@ -80,18 +80,10 @@ class FollowedRun:
         try:
             self._summary = read_summary(path)
         except SummaryUnavailableError:
-            if path.exists():
+            if is_there(path):
                 raise
             return  # the run has ended meanwhile
         self._seen, self._changed_s = seen, self._now_s()
-
-    def _silent_s(self) -> float:
-        """Seconds since the run last wrote anything, by the clock of its disk."""
-        written_s = 0.0
-        for path in self._folder.path.glob("telemetry.sqlite*"):
-            with suppress(OSError):  # SQLite has tidied it away meanwhile
-                written_s = max(written_s, path.stat().st_mtime)
-        return self._unix_s() - written_s
 
     def _sighting(self, state: Literal["running", "ending", "ended", "lost"], summary: FinalSummary | None) -> Sighting:
         return Sighting(state=state, summary=summary, age_s=self._now_s() - self._changed_s)

@@ -6,6 +6,7 @@ import html
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from traceml_core.core.presence import is_file, is_there
 from traceml_core.core.run_folder import find_run
 from traceml_core.core.units import count, seconds
 from traceml_core.history.reader import HistoryReader
@@ -106,7 +107,7 @@ class LoadedRun:
 
     def _history(self) -> Path | None:
         path = None if self.folder is None else self.folder / "telemetry.sqlite"
-        return path if path is not None and path.exists() else None
+        return path if path is not None and is_there(path) else None
 
 
 def load_run(run: str | Path | None = None, runs_dir: str | Path = "traceml_runs") -> LoadedRun:
@@ -119,7 +120,7 @@ def load_run(run: str | Path | None = None, runs_dir: str | Path = "traceml_runs
         SummaryUnavailableError: there is neither a summary that this version reads nor rows to build one from.
     """
     path = None if run is None else Path(run)
-    if path is not None and path.is_file() and path.suffix == ".json":
+    if path is not None and is_file(path) and path.suffix == ".json":
         return LoadedRun(read_summary(path), _folder_of(path))
     folder = find_run(None if run is None else str(run), str(runs_dir))
     return LoadedRun(load_summary(folder), folder)
@@ -127,7 +128,7 @@ def load_run(run: str | Path | None = None, runs_dir: str | Path = "traceml_runs
 
 def _folder_of(summary: Path) -> Path | None:
     """The run folder around a summary; null for a copy that lies elsewhere."""
-    return summary.parent if (summary.parent / "telemetry.sqlite").exists() else None
+    return summary.parent if is_there(summary.parent / "telemetry.sqlite") else None
 
 
 def _escaped(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -22,12 +24,14 @@ class OldRun(msgspec.Struct, frozen=True):
 
 
 def old_runs(runs_dir: Path, keep: int) -> list[OldRun]:
-    """All runs but the newest `keep`, the newest first.
+    """All runs but the newest `keep`, the newest first. A link is no run of its own and none of those kept.
 
     Raises:
         RunLookupError: the folder cannot be read.
     """
-    return [OldRun(path, _size_bytes(path), _kept_because(path)) for path in run_folders(runs_dir)[keep:]]
+    found = run_folders(runs_dir)
+    kept = [path for path in found if not path.is_symlink()][:keep]
+    return [OldRun(path, _size_bytes(path), _kept_because(path)) for path in found if path not in kept]
 
 
 def delete_run(path: Path) -> str | None:
@@ -42,7 +46,7 @@ def delete_run(path: Path) -> str | None:
     if reason is not None:
         return reason
     for file in sorted(path.iterdir(), key=lambda file: file.name == "manifest.json"):
-        file.unlink()
+        file.unlink(missing_ok=True)
     path.rmdir()
     return None
 
@@ -52,20 +56,30 @@ def _kept_because(path: Path) -> str | None:
         return "it is a link"
     if is_going_on(path):
         return STILL_GOING_ON
-    strange = sorted(file.name for file in path.iterdir() if not _is_ours(file))
+    strange = sorted(file.name for file in path.iterdir() if _is_strange(file))
     if strange:
         more = f" and {len(strange) - MOST_NAMED} more" if len(strange) > MOST_NAMED else ""
         return f"it holds files that are not TraceML's ({', '.join(strange[:MOST_NAMED])}{more}); move or delete them"
     return None
 
 
-def _is_ours(file: Path) -> bool:
-    """Whether TraceML made it, also where it was killed on the way: `.NAME.hex` is half of an atomic write."""
-    name = file.name
-    if file.is_symlink() or not file.is_file():
+def _is_strange(file: Path) -> bool:
+    """Whether somebody else made it. `.NAME.hex` is half of an atomic write of TraceML's, killed on the way."""
+    try:
+        mode = file.lstat().st_mode
+    except FileNotFoundError:  # it has gone meanwhile, as SQLite's own files do
         return False
-    return name in RUN_FOLDER_FILES or (name.startswith(".") and name[1:].rpartition(".")[0] in RUN_FOLDER_FILES)
+    name = file.name
+    is_named_ours = name in RUN_FOLDER_FILES or (
+        name.startswith(".") and name[1:].rpartition(".")[0] in RUN_FOLDER_FILES
+    )
+    return not (stat.S_ISREG(mode) and is_named_ours)
 
 
 def _size_bytes(path: Path) -> int:
-    return sum(file.lstat().st_size for file in path.iterdir())
+    size = 0
+    with suppress(FileNotFoundError):
+        for file in path.iterdir():
+            with suppress(FileNotFoundError):
+                size += file.lstat().st_size
+    return size

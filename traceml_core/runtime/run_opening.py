@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 import msgspec
 
 from traceml_core.core.identity import RankIdentity
-from traceml_core.core.process_birth import birth_of
+from traceml_core.core.process_birth import birth_of, pid_namespace
 from traceml_core.core.run_folder import (
     Ending,
     Manifest,
@@ -53,5 +53,7 @@ def _manifest(folder: RunFolder, settings: Settings) -> Manifest:
         name=folder.name,
         started_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         labels=settings.labels,
-        owner=Owner(host=RankIdentity().host, pid=os.getpid(), birth=birth_of(os.getpid())),
+        owner=Owner(
+            host=RankIdentity().host, pid=os.getpid(), birth=birth_of(os.getpid()), pid_namespace=pid_namespace()
+        ),
     )

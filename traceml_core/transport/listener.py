@@ -26,7 +26,7 @@ def open_listener(host: str = LOOPBACK, port: int = 0) -> socket.socket:
         listener.bind((host, port))
         listener.listen(BACKLOG)
         listener.setblocking(False)
-    except OSError:
+    except BaseException:
         listener.close()
         raise
     return listener

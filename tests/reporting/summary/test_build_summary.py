@@ -213,9 +213,16 @@ def test_a_process_that_only_has_the_owners_number_is_not_the_owner(tmp_path):
     assert build_summary(folder).run.status == "interrupted"
 
 
-def test_an_owner_on_another_host_is_believed_while_its_ranks_are_heard(tmp_path):
+ELSEWHERE = {
+    "another host": Owner(host="elsewhere", pid=1, birth="long ago"),
+    "another container": Owner(host=socket.gethostname(), pid=1, birth="long ago", pid_namespace="pid:[1]"),
+}
+
+
+@pytest.mark.parametrize("place", ELSEWHERE)
+def test_an_owner_elsewhere_is_believed_while_its_ranks_are_heard(tmp_path, place):
     folder = make_run_folder(tmp_path, steps=50, status=None)
-    _give_owner(folder, Owner(host="elsewhere", pid=1, birth="long ago"))
+    _give_owner(folder, ELSEWHERE[place])
 
     assert build_summary(folder).run.status == "running"
     connection = sqlite3.connect(folder / "telemetry.sqlite")

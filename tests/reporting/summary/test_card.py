@@ -263,3 +263,10 @@ def test_no_line_is_wider_than_the_terminal_whatever_the_user_wrote(columns, col
 
     assert card.endswith("\n")
     assert max(cell_len(line) for line in card.splitlines()) <= max(40, min(columns, 100))
+
+
+def test_the_longest_time_has_a_space_before_it_and_fits_the_line():
+    budget = plain(make_summary(duration_s=1_678 / 0.61)).partition("Where the time went")[2]
+
+    assert "61% 27 min 58 s" in budget
+    assert max(map(len, budget.splitlines())) <= 80

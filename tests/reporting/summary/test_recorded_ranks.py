@@ -6,6 +6,7 @@ import pytest
 from summary_factory import make_summary
 
 from traceml_core.reporting.card import render_card
+from traceml_core.reporting.html.view import page_view
 from traceml_core.reporting.recorded_ranks import missing_ranks_note
 from traceml_core.reporting.summary import RankSummary
 
@@ -37,3 +38,7 @@ def test_the_card_says_it_and_of_how_many_ranks_the_mean_is():
     card = render_card(summary_of([0, 2, 3], 4))
     assert "rank 1 was not recorded" in card
     assert "mean of 3 ranks" in card
+
+
+def test_the_page_says_the_same_of_the_mean():
+    assert page_view(summary_of([0, 2, 3], 4)).budget_total.endswith(", mean of 3 ranks")

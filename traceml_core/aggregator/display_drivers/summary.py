@@ -20,7 +20,7 @@ class SummaryDriver:
 
     def __init__(self, folder: RunFolder) -> None:
         """Write into this run folder."""
-        self._path = folder.live_summary
+        self._folder = folder
 
     def show(self, summary: FinalSummary) -> None:
         """Replace the file.
@@ -30,8 +30,14 @@ class SummaryDriver:
         """
         from traceml_core.reporting.summary import encode_summary
 
-        write_atomic(self._path, encode_summary(summary))
+        write_atomic(self._folder.live_summary, encode_summary(summary))
 
     def close(self) -> None:
-        """Delete the file."""
-        self._path.unlink(missing_ok=True)
+        """Delete the file, and the page that was made of it.
+
+        Raises:
+            OSError: one cannot be deleted.
+        """
+        from traceml_core.reporting.stored_summary import delete_live_files
+
+        delete_live_files(self._folder.path)

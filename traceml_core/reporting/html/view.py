@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 
 from traceml_core.core.phases import Phase
-from traceml_core.core.units import byte_size, count, measured, percent, rank_ranges, seconds
-from traceml_core.diagnostics.judgement import severity_rank
-from traceml_core.diagnostics.model import Issue, Risk
+from traceml_core.core.units import count, measured, percent, rank_ranges, seconds
+from traceml_core.diagnostics.judgement import weight
+from traceml_core.diagnostics.model import Issue
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.reporting import final
-from traceml_core.reporting.card import facts_of, gain_of, notes, phase_label
+from traceml_core.reporting.card import SMALL_SHARE, budget_total, facts_of, gain_of, notes, phase_label, risk_of
 from traceml_core.reporting.html.course_figures import host_figures, memory_figures
 from traceml_core.reporting.html.environment import Fact, environment_facts, telemetry_facts
 from traceml_core.reporting.html.figure import Figure
@@ -23,7 +23,6 @@ from traceml_core.reporting.html.table import Table, metric_table
 from traceml_core.reporting.run_end import end_of_run
 from traceml_core.reporting.summary import FinalSummary, TimeBudget
 
-SMALL_SHARE = 0.005
 SECTION_TITLES = {
     "step_time": "Step time",
     "step_memory": "Device memory",
@@ -101,8 +100,7 @@ def page_view(summary: FinalSummary) -> PageView:
         facts=[Fact(title, text) for title, text in facts_of(summary).items()],
         notes=notes(summary),
         budget=_budget_rows(budget),
-        budget_total=seconds(budget.wall_s)
-        + (f", mean of {count(run.world_size)} ranks" if run.world_size > 1 else ""),
+        budget_total=budget_total(summary),
         unmeasured=", ".join(phase_label(part.phase) for part in budget.parts if part.seconds is None) or None,
         blocks=_blocks(summary),
         findings=[_issue_view(issue, budget.wall_s) for issue in _findings(summary)],
@@ -192,13 +190,12 @@ def _findings(summary: FinalSummary) -> list[Issue]:
     named = dict.fromkeys((*(spec.name for spec in final.SECTIONS), *summary.sections))
     sections = [summary.sections[name] for name in named if name in summary.sections]
     found = [issue for section in sections for issue in section.issues or [section.diagnosis]]
-    found.sort(key=lambda issue: (severity_rank(issue.severity), -(issue.impact_share or 0.0)))
+    found.sort(key=weight)
     primary = summary.primary_diagnosis
     return [primary, *(issue for issue in found if issue != primary)]
 
 
 def _issue_view(issue: Issue, wall_s: float) -> IssueView:
-    risk = issue.risk
     return IssueView(
         label=issue.label,
         severity=issue.severity,
@@ -206,14 +203,10 @@ def _issue_view(issue: Issue, wall_s: float) -> IssueView:
         summary=issue.summary,
         action=issue.action,
         gain=gain_of(issue, wall_s),
-        risk=None if risk is None else _risk(risk),
+        risk=None if issue.risk is None else risk_of(issue.risk),
         ranks=rank_ranges(issue.ranks).capitalize() if issue.ranks else None,
         evidence=[Fact(name.replace("_", " "), _evidence(name, value)) for name, value in issue.evidence.items()],
     )
-
-
-def _risk(risk: Risk) -> str:
-    return f"out of memory, at {byte_size(risk.limit_bytes)}, in about {count(risk.steps_left)} steps"
 
 
 def _evidence(name: str, value: Any) -> str:
