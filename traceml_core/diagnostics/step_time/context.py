@@ -139,11 +139,10 @@ def build_context(
 
 
 def _ranked_metrics(table: StepTable) -> dict[str, RankedMetric]:
-    """Milliseconds per judged step, by metric name; of all steps where warm-up is all there is."""
-    weight = table.judged if table.judged.any() else table.warmup
+    """Milliseconds per counted step, by metric name."""
     columns = {"step_time_ms": "step_ns", "step_interval_ms": "interval_ns"}
     columns |= {f"{phase.key}_ms": f"{phase.key}_ns" for phase in SERIES_PHASES}
-    ranked = {name: ranked_metric(table.table, column, weight, 1e-6) for name, column in columns.items()}
+    ranked = {name: ranked_metric(table.table, column, table.counted, 1e-6) for name, column in columns.items()}
     return {name: metric for name, metric in ranked.items() if metric is not None}
 
 
@@ -176,24 +175,25 @@ def _training_seconds(table: StepTable) -> tuple[float, float]:
     edges_ns = np.nan_to_num(table.phase_ns[[Phase.STARTUP, Phase.TEARDOWN]]).sum(axis=0)
     first_ns = np.where(_first_of_rank(table), np.nan_to_num(table.phase_ns[Phase.LOADER_START]), 0.0)
     training_ns = ((table.interval_ns - edges_ns - first_ns) * weight).sum()
-    outside_ns = np.where(table.before | (table.warmup > 0), table.interval_ns, first_ns).sum()
-    ranks = len(table.ranks)
+    outside_ns = np.where(table.before | (table.warmup > 0), table.interval_ns, first_ns)
+    outside_ns = outside_ns[np.isin(table.rank, table.stepping_ranks)].sum()
+    ranks = len(table.stepping_ranks)
     return float(training_ns) / ranks / 1e9, float(outside_ns) / ranks / 1e9
 
 
 def _habits(
     table: StepTable, lagging: Sequence[int], policy: StepTimePolicy
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """Habitual seconds and occasions per phase, after warm-up."""
+    """Habitual seconds and occasions per phase, after warm-up; a phase that no counted step measured is left out."""
     outside = np.where(table.around & ~table.before, 1.0, table.judged)
     later = np.where(_first_of_rank(table), 0.0, outside)
     seconds, often = {}, {}
     for phase in (*IN_STEP, *AROUND_STEP_PHASES):
-        if np.isnan(table.phase_ns[phase]).all():
+        if not table.is_measured(phase, table.counted):
             continue
         weight = table.judged if phase in IN_STEP else later if phase is Phase.LOADER_START else outside
         per_rank = table.table.sketches_by_rank(f"{phase.key}_ns", weight)
-        sums = dict.fromkeys(table.ranks, 0.0)
+        sums = dict.fromkeys(table.stepping_ranks, 0.0)
         sums |= {rank: habitual_total(values, policy.habit_occasions) / 1e9 for rank, values in per_rank.items()}
         seconds[phase.key] = _common(sums, lagging) if phase in IN_STEP else max(sums.values())
         often[phase.key] = max(map(occasions, per_rank.values()), default=0)
