@@ -108,6 +108,14 @@ def test_the_advice_of_input_bound_fits_loader_and_cpus(workers, wait_ms, cpus, 
     assert said in primary.action
 
 
+def test_the_ranks_of_a_host_have_its_cpus_between_them():
+    slow = [step_rows(STEPS, rank=rank, input_wait_ms=400.0) for rank in range(8)]
+    facts = {"loader": LoaderFacts(num_workers=0), "system": system_rows(cpus=16.0)}
+    assert "num_workers=2" in judge(*slow, **facts).primary.action
+    two_hosts = {rank: "ab"[rank // 4] for rank in range(8)}
+    assert "num_workers=4" in judge(*slow, hosts=two_hosts, **facts).primary.action
+
+
 def test_the_advice_names_the_settings_of_the_framework():
     loader, slow = LoaderFacts(num_workers=0), step_rows(STEPS, input_wait_ms=16.0)
     assert (
@@ -124,6 +132,22 @@ def test_a_long_copy_is_h2d_bound_on_a_gpu_and_on_a_cpu():
     assert (on_gpu.kind, "pin_memory" in on_gpu.action) == ("H2D_BOUND", True)
     on_cpu = judge(step_rows(STEPS, h2d_ms=6.0)).primary
     assert (on_cpu.kind, "pin_memory" in on_cpu.action) == ("H2D_BOUND", False)
+
+
+@pytest.mark.parametrize(
+    ("framework", "pinned", "said", "unsaid"),
+    [
+        ("hf_trainer", False, "dataloader_pin_memory=True", "non_blocking"),
+        ("hf_trainer", True, "'non_blocking': True", "pin_memory"),
+        ("lightning", True, "uint8", "non_blocking"),
+        ("manual", None, "check that pin_memory", "pin_memory=True"),
+    ],
+)
+def test_the_advice_of_h2d_bound_fits_the_loader(framework, pinned, said, unsaid):
+    facts = {"framework": framework, "loader": LoaderFacts(pin_memory=pinned), "device": "cuda"}
+    action = judge(step_rows(STEPS, h2d_ms=6.0), **facts).primary.action
+    assert said in action
+    assert unsaid not in action
 
 
 def test_h2d_bound_loses_to_a_longer_wait_for_data():
