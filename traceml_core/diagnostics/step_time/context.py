@@ -53,7 +53,6 @@ class StepTimeContext(msgspec.Struct, frozen=True, kw_only=True):
     judged_steps: int
     warmup_steps: int
     redone_steps: int
-    redone_s: float
     wall_s: float
     training_s: float
     habitual_s: dict[str, float]
@@ -76,11 +75,6 @@ class StepTimeContext(msgspec.Struct, frozen=True, kw_only=True):
         """A phase's habitual seconds as a share of training time; null where it was not measured."""
         seconds = self.habitual_s.get(phase.key)
         return None if seconds is None or self.training_s <= 0 else min(seconds / self.training_s, 1.0)
-
-    def share_of_step(self, phase: Phase) -> float | None:
-        """An in-step phase's mean as a share of step time; null where it was not measured."""
-        mean, step = self.mean_ms.get(phase.key), self.mean_ms.get("step_time")
-        return mean / step if mean is not None and step else None
 
     def share_of_run(self, seconds: float) -> float:
         """Seconds as a share of wall time: an impact."""
@@ -113,7 +107,6 @@ def build_context(
         judged_steps=_most_a_rank(table, table.judged),
         warmup_steps=_most_a_rank(table, table.warmup),
         redone_steps=round((table.redone * table.rows).sum()),
-        redone_s=float((table.redone * table.interval_ns).sum()) / 1e9,
         wall_s=wall_s if wall_s >= policy.short_run_s else max(wall_s - outside_s, training_s),
         training_s=training_s,
         habitual_s=habitual_s,
@@ -124,7 +117,7 @@ def build_context(
             if name == "step_time_ms" or name.removesuffix("_ms") in _IN_STEP_KEYS
         },
         host_ms=_host_means(table, lagging),
-        owners=owner_times(tables.get("owner_time")),
+        owners=owner_times(tables.get("owner_time"), table.first[table.warmup > 0]),
         cpus=_cpus(tables.get("system")),
         gpu_busy_share=_gpu_busy_share(tables.get("gpu"), table, policy),
         apart=apart,
@@ -196,7 +189,7 @@ def _habits(
         sums = dict.fromkeys(table.stepping_ranks, 0.0)
         sums |= {rank: habitual_total(values, policy.habit_occasions) / 1e9 for rank, values in per_rank.items()}
         seconds[phase.key] = _common(sums, lagging) if phase in IN_STEP else max(sums.values())
-        often[phase.key] = max(map(occasions, per_rank.values()), default=0)
+        often[phase.key] = max((occasions(values, policy.habit_occasions) for values in per_rank.values()), default=0)
     return seconds, often
 
 
