@@ -13,7 +13,7 @@ from traceml_core.diagnostics.model import Stat
 from traceml_core.diagnostics.run_shape import RunShape
 from traceml_core.diagnostics.step_time.owners import OwnerTime, owner_times
 from traceml_core.diagnostics.step_time.policy import StepTimePolicy
-from traceml_core.diagnostics.step_time.ranks_apart import RanksApart, join_of, ranks_apart
+from traceml_core.diagnostics.step_time.ranks_apart import RanksApart, join_of, ranks_apart, steps_by_rank
 from traceml_core.diagnostics.step_time.series import SERIES_PHASES, SeriesBlock, step_series
 from traceml_core.diagnostics.step_time.step_table import IN_STEP, StepTable, step_table
 from traceml_core.diagnostics.step_time.time_budget import TimeBudget, time_budget
@@ -97,7 +97,7 @@ def build_context(
         return None
     ranked = _ranked_metrics(table)
     training_s, outside_s = _training_seconds(table)
-    apart = ranks_apart(join_of(table, joined), run, policy) if len(table.ranks) > 1 else None
+    apart = _apart(table, joined, run, policy)
     lagging = apart.ranks if apart is not None and apart.pattern == "chronic" else ()
     habitual_s, often = _habits(table, lagging, policy)
     wall_s = run.wall_s
@@ -129,6 +129,13 @@ def build_context(
         distribution=_distribution(ranked["step_time_ms"], policy),
         budget=time_budget(table, run),
     )
+
+
+def _apart(table: StepTable, joined: JoinedSteps | None, run: RunShape, policy: StepTimePolicy) -> RanksApart | None:
+    if len(table.ranks) < 2:
+        return None
+    join = join_of(table, joined)
+    return ranks_apart(join, steps_by_rank(table, join), run, policy)
 
 
 def _ranked_metrics(table: StepTable) -> dict[str, RankedMetric]:
