@@ -111,13 +111,15 @@ def steps_by_rank(table: StepTable, join: RankJoin) -> np.ndarray:
     """
 
     def of_ranks(values: np.ndarray) -> np.ndarray:
-        return np.bincount(table.rank, values, int(join.ranks.max(initial=0)) + 1)[join.ranks]
+        summed: np.ndarray = np.bincount(table.rank, values, int(join.ranks.max(initial=0)) + 1)
+        return summed[join.ranks]
 
     done = of_ranks((table.judged + table.warmup) * table.rows)
     mean_ns = of_ranks(table.judged * table.interval_ns) / np.maximum(of_ranks(table.judged * table.rows), 1)
     by_time = np.round(join.total_ns.sum(axis=0) / np.maximum(mean_ns, 1.0))
-    took_part: np.ndarray = np.where(done < join.joined_steps, np.minimum(by_time, done), join.joined_steps)
-    return np.maximum(took_part, 1)
+    took_part = np.where(done < join.joined_steps, np.minimum(by_time, done), join.joined_steps)
+    at_least_one: np.ndarray = np.maximum(took_part, 1)
+    return at_least_one
 
 
 def _usual_lag(join: RankJoin, policy: StepTimePolicy) -> float:
