@@ -111,8 +111,8 @@ def steps_by_rank(table: StepTable, join: RankJoin) -> np.ndarray:
     """
 
     def of_ranks(values: np.ndarray) -> np.ndarray:
-        summed: np.ndarray = np.bincount(table.rank, values, int(join.ranks.max(initial=0)) + 1)
-        return summed[join.ranks]
+        mine: np.ndarray = np.bincount(table.rank, values, int(join.ranks.max(initial=0)) + 1)[join.ranks]
+        return mine
 
     done = of_ranks((table.judged + table.warmup) * table.rows)
     mean_ns = of_ranks(table.judged * table.interval_ns) / np.maximum(of_ranks(table.judged * table.rows), 1)
