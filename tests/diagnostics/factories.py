@@ -118,9 +118,11 @@ def memory_rows(
     *,
     steps: Sequence[float] | np.ndarray | None = None,
     rank: int = 0,
+    incarnation: int = 1,
     every_s: float = 0.1,
     workers: Any = 0,
     workers_mebibytes: Sequence[float] | np.ndarray | None = None,
+    started_ns: int = START_NS,
     **more: Any,
 ) -> Columns:
     """Rows of `process_memory`, one every `every_s`, ten steps apart unless `steps` are given."""
@@ -129,7 +131,8 @@ def memory_rows(
     held = np.full(count, np.nan) if workers_mebibytes is None else np.asarray(workers_mebibytes) * 2.0**20
     return {
         "rank": np.full(count, rank, np.int64),
-        "at_ns": START_NS + (np.arange(count) * every_s * 1e9).astype(np.int64),
+        "incarnation": np.full(count, incarnation, np.int64),
+        "at_ns": started_ns + (np.arange(count) * every_s * 1e9).astype(np.int64),
         "step": steps.astype(np.int64),
         "rss_bytes": (np.asarray(mebibytes) * 2**20).astype(np.int64),
         "workers_rss_bytes": held,
@@ -215,12 +218,16 @@ def step_memory_rows(
     total_gib: float | None = 80.0,
     retries: Any = 0,
     rank: int = 0,
+    incarnation: int = 1,
+    first_step: int = 1,
+    device_index: int = 0,
 ) -> Columns:
     """Rows of `step_memory`, one a step."""
     return {
         "rank": np.full(count, rank, np.int64),
-        "step": np.arange(1, count + 1),
-        "device_index": np.zeros(count, np.int64),
+        "incarnation": np.full(count, incarnation, np.int64),
+        "step": np.arange(first_step, first_step + count),
+        "device_index": np.full(count, device_index, np.int64),
         "allocated_bytes": _filled(count, allocated_gib, 2.0**30).astype(np.int64),
         "reserved_bytes": _filled(count, reserved_gib, 2.0**30).astype(np.int64),
         "peak_allocated_bytes": _filled(count, peak_gib, 2.0**30).astype(np.int64),
@@ -236,6 +243,7 @@ def run_of(
     loader: LoaderFacts | None = None,
     unmeasured: tuple[str, ...] = (),
     framework: str = "manual",
+    hosts: Mapping[int, str] = {},
     **more: Any,
 ) -> RunShape:
     """The shape of a run whose wall time is what its step rows cover."""
@@ -243,7 +251,11 @@ def run_of(
     ranks = ()
     if steps is not None:
         ranks = tuple(
-            RankShape(rank=int(rank), wall_ns=int(steps["interval_ns"][steps["rank"] == rank].sum()), host="a")
+            RankShape(
+                rank=int(rank),
+                wall_ns=int(steps["interval_ns"][steps["rank"] == rank].sum()),
+                host=hosts.get(int(rank), "a"),
+            )
             for rank in np.unique(steps["rank"])
         )
     facts = RunFacts(framework=framework, device=device, loader=loader, unmeasured=unmeasured)

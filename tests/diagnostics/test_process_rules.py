@@ -2,7 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from factories import join, memory_rows, process_rows, run_of, step_memory_rows, step_rows, system_rows, tables_of
+from factories import (
+    START_NS,
+    join,
+    memory_rows,
+    process_rows,
+    run_of,
+    step_memory_rows,
+    step_rows,
+    system_rows,
+    tables_of,
+)
 
 from traceml_core.diagnostics.process.api import diagnose
 from traceml_core.diagnostics.process.context import build_context
@@ -92,6 +102,56 @@ def test_ranks_of_one_host_add_up():
     rows = join(*(memory_rows(FLAT, rank=rank) for rank in range(4)))
     cpu = join(*(process_rows(rank=rank) for rank in range(4)))
     assert judge(rows, cpu, system_rows(limit_gib=2.1), ranks=4).primary.kind == "HIGH_PROCESS_MEMORY"
+
+
+def test_pages_that_forked_workers_share_with_their_parent_are_held_once():
+    gib = np.full(60, 1024.0)
+    forked = memory_rows(4 * gib, workers=4, workers_mebibytes=14 * gib)
+    assert judge(forked, process_rows(), system_rows(memory_gib=5, limit_gib=16)).primary.kind == "NORMAL"
+    copied = judge(forked, process_rows(), system_rows(memory_gib=15, limit_gib=16)).primary
+    assert (copied.kind, copied.evidence["memory_bytes"]) == ("HIGH_PROCESS_MEMORY", 15 * 2**30)
+
+
+def test_pages_of_mapped_files_are_not_held():
+    mapped = memory_rows(np.full(60, 15 * 1024.0), mapped_file_bytes=np.full(60, 13.0 * 2**30))
+    assert judge(mapped, process_rows(), system_rows(memory_gib=15, limit_gib=16)).primary.kind == "NORMAL"
+
+
+TWO_HOSTS = {0: "small", 1: "large"}
+
+
+def on_two_hosts(small, large):
+    """Rank 0 on a host of 16 GiB of which 3 are in use, rank 1 on one of 128 with 31 in use."""
+    system = join(system_rows(memory_gib=3, limit_gib=16), system_rows(memory_gib=31, limit_gib=128, rank=1))
+    cpu = join(process_rows(), process_rows(rank=1))
+    return judge(join(memory_rows(small), memory_rows(large, rank=1)), cpu, system, ranks=2, hosts=TWO_HOSTS)
+
+
+def test_what_a_host_holds_is_judged_by_its_own_limit():
+    assert on_two_hosts(FLAT, FLAT * 60).primary.kind == "NORMAL"
+
+
+def test_the_steps_that_are_left_are_those_of_the_host_that_is_full_first():
+    large = on_two_hosts(FLAT, LEAK).primary
+    assert large.risk.limit_bytes == 128 * 2**30
+    assert large.risk.steps_left == pytest.approx(97 * 2**30 / (0.3 * 2**20), rel=0.02)
+    both = on_two_hosts(LEAK, LEAK).primary
+    assert both.risk.limit_bytes == 16 * 2**30
+    assert both.risk.steps_left == pytest.approx(13 * 2**30 / (0.3 * 2**20), rel=0.02)
+
+
+def test_ranks_that_leak_on_one_host_share_its_room():
+    rows = join(*(memory_rows(LEAK, rank=rank) for rank in range(4)))
+    cpu = join(*(process_rows(rank=rank) for rank in range(4)))
+    issue = judge(rows, cpu, system_rows(memory_gib=4, limit_gib=16), ranks=4).primary
+    assert issue.risk.steps_left == pytest.approx(12 * 2**30 / (4 * 0.3 * 2**20), rel=0.02)
+
+
+def test_a_restart_does_not_hide_a_leak():
+    again = memory_rows(LEAK, steps=np.arange(60) * 10 + 601, incarnation=2, started_ns=START_NS + 8 * 10**9)
+    issue = judge(join(memory_rows(LEAK), again), process_rows(), system_rows()).primary
+    assert (issue.kind, issue.ranks) == ("HOST_MEMORY_CREEP", (0,))
+    assert issue.evidence["bytes_per_step"] == pytest.approx(0.3 * 2**20, rel=0.02)
 
 
 def test_memory_is_not_judged_without_a_limit():

@@ -42,6 +42,20 @@ def test_one_long_time_among_many_short_ones_counts_as_a_short_one():
     assert habitual_total(sketch_of(values), 3) == pytest.approx(500, rel=1e-3)
 
 
+def test_one_long_time_does_not_hide_how_often_there_were_short_ones():
+    values = np.zeros(1_000)
+    values[::20] = 0.2
+    values[500] = 4.0
+    assert occasions(sketch_of(values), 3) == 50
+    assert occasions(sketch_of(values)) == 1
+
+
+def test_what_is_no_habit_is_counted_by_its_largest():
+    assert occasions(sketch_of(np.array([0.0, 0.0, 0.0, 5.0])), 3) == 1
+    assert occasions(sketch_of(np.array([5.0, 4.0])), 3) == 2
+    assert occasions(sketch_of(np.zeros(4)), 3) == 0
+
+
 def test_three_equal_times_are_a_habit_in_full():
     values = np.zeros(100)
     values[[10, 20, 30]] = 7.0

@@ -66,6 +66,23 @@ def test_retries_before_training_are_not():
     assert judge(step_memory_rows(retries=4)).primary.kind == "NORMAL"
 
 
+def test_a_restart_does_not_hide_a_leak():
+    leak = 10 + np.arange(130) * 0.05
+    again = step_memory_rows(leak, count=130, first_step=131, incarnation=2)
+    steps = join(step_rows(130), step_rows(130, incarnation=2, first_step=131))
+    tables = {"step_memory": join(step_memory_rows(leak, count=130), again), "step_time": steps}
+    found = diagnose(build_context(tables_of(tables), run_of(steps, device="cuda"), POLICY), POLICY)
+    assert kinds(found) == ["GPU_MEMORY_CREEP"]
+
+
+def test_retries_of_all_lives_add_up():
+    first = step_memory_rows(count=100, retries=3 + np.maximum(np.arange(100) - 49, 0))
+    then = step_memory_rows(count=100, first_step=101, incarnation=2, retries=np.arange(100) > 95)
+    found = judge(join(first, then))
+    assert kinds(found) == ["ALLOCATOR_RETRIES"]
+    assert found.primary.evidence["retries"] == 51
+
+
 def test_retries_lose_to_creep():
     retries = np.where(np.arange(200) > 50, 3, 1)
     found = judge(step_memory_rows(LEAK_GIB, retries=retries))

@@ -108,6 +108,14 @@ def test_the_advice_of_input_bound_fits_loader_and_cpus(workers, wait_ms, cpus, 
     assert said in primary.action
 
 
+def test_the_ranks_of_a_host_have_its_cpus_between_them():
+    slow = [step_rows(STEPS, rank=rank, input_wait_ms=400.0) for rank in range(8)]
+    facts = {"loader": LoaderFacts(num_workers=0), "system": system_rows(cpus=16.0)}
+    assert "num_workers=2" in judge(*slow, **facts).primary.action
+    two_hosts = {rank: "ab"[rank // 4] for rank in range(8)}
+    assert "num_workers=4" in judge(*slow, hosts=two_hosts, **facts).primary.action
+
+
 def test_the_advice_names_the_settings_of_the_framework():
     loader, slow = LoaderFacts(num_workers=0), step_rows(STEPS, input_wait_ms=16.0)
     assert (
@@ -124,6 +132,22 @@ def test_a_long_copy_is_h2d_bound_on_a_gpu_and_on_a_cpu():
     assert (on_gpu.kind, "pin_memory" in on_gpu.action) == ("H2D_BOUND", True)
     on_cpu = judge(step_rows(STEPS, h2d_ms=6.0)).primary
     assert (on_cpu.kind, "pin_memory" in on_cpu.action) == ("H2D_BOUND", False)
+
+
+@pytest.mark.parametrize(
+    ("framework", "pinned", "said", "unsaid"),
+    [
+        ("hf_trainer", False, "dataloader_pin_memory=True", "non_blocking"),
+        ("hf_trainer", True, "'non_blocking': True", "pin_memory"),
+        ("lightning", True, "uint8", "non_blocking"),
+        ("manual", None, "check that pin_memory", "pin_memory=True"),
+    ],
+)
+def test_the_advice_of_h2d_bound_fits_the_loader(framework, pinned, said, unsaid):
+    facts = {"framework": framework, "loader": LoaderFacts(pin_memory=pinned), "device": "cuda"}
+    action = judge(step_rows(STEPS, h2d_ms=6.0), **facts).primary.action
+    assert said in action
+    assert unsaid not in action
 
 
 def test_h2d_bound_loses_to_a_longer_wait_for_data():
@@ -165,6 +189,18 @@ def test_a_start_up_callback_does_not_borrow_the_time_of_the_others():
     assert kinds(judge(step_rows(STEPS, callbacks_ms=0.5), owners=owners)) == ["COMPUTE_BOUND"]
 
 
+def test_a_callback_that_was_slow_in_warmup_alone_is_not_named():
+    spent_ms = np.full(STEPS, 4.0)
+    spent_ms[:5] = 2_000.0
+    forward_ms = np.where(np.arange(STEPS) < 5, 40.0, 4.0)
+    owners = owner_rows(("callbacks", "Profiler", 9_980.0, 1_996.0, 5), ("callbacks", "Metrics", 400.0, 4.0, 100))
+    owners["last_step"] = np.array([5.0, 100.0])
+    primary = judge(step_rows(STEPS, callbacks_ms=spent_ms, forward_ms=forward_ms), owners=owners).primary
+    assert primary.kind == "CALLBACK_HEAVY"
+    assert primary.summary.startswith("Metrics takes")
+    assert [owner["owner"] for owner in primary.evidence["owners"]] == ["Metrics"]
+
+
 def test_many_light_callbacks_are_heavy_together():
     owners = owner_rows(*(("callbacks", f"Callback{number}", 100.0, 1.1, 100) for number in range(5)))
     primary = judge(step_rows(STEPS, callbacks_ms=5.0), owners=owners).primary
@@ -182,6 +218,12 @@ def test_what_happens_often_around_steps_is_heavy_and_what_happens_once_is_not(p
     assert "10 times 60" in often.summary
     for seldom in (once(600.0), once(0.0), every(10, 2.0), once(600.0) + once(600.0, 40)):
         assert kinds(judge(step_rows(STEPS, **{f"{phase}_ms": seldom}))) == ["COMPUTE_BOUND"]
+
+
+def test_one_long_save_does_not_hide_how_many_there_were():
+    primary = judge(step_rows(STEPS, checkpoint_ms=every(10, 60.0) + once(2_000.0))).primary
+    assert (primary.kind, primary.evidence["occasions"]) == ("CHECKPOINT_HEAVY", 10)
+    assert "10 times 60" in primary.summary
 
 
 @pytest.mark.parametrize("phase", ["checkpoint", "validation", "logging"])
@@ -266,6 +308,15 @@ def test_a_few_steps_are_too_few_to_judge():
     diagnosis = judge(step_rows(5, input_wait_ms=50.0))
     assert kinds(diagnosis) == ["WARMUP"]
     assert "5 steps" in diagnosis.primary.summary
+
+
+@pytest.mark.parametrize(
+    ("steps", "slow", "said"),
+    [(1, 0, "1 step is too few"), (7, 0, "7 steps are too few"), (7, 2, "7 steps, 2 of them warm-up, are too few")],
+)
+def test_how_few_steps_there_are_is_said_in_a_sentence(steps, slow, said):
+    forward_ms = np.where(np.arange(steps) < slow, 60.0, 4.0)
+    assert judge(step_rows(steps, forward_ms=forward_ms)).primary.summary.startswith(said)
 
 
 def test_the_live_policy_waits_for_more_steps():

@@ -10,6 +10,9 @@ from traceml_core.diagnostics.run_shape import RankShape
 from traceml_core.diagnostics.step_time.api import diagnose
 from traceml_core.diagnostics.step_time.context import build_context
 from traceml_core.diagnostics.step_time.policy import SUMMARY_STEP_TIME_POLICY as POLICY
+from traceml_core.diagnostics.step_time.step_table import step_table
+from traceml_core.history.joined_steps import JoinedSteps
+from traceml_core.statistics.rank_join import join_rows, merge_joins
 
 STEPS = 100
 STRAGGLERS = {
@@ -259,6 +262,40 @@ def test_rows_that_a_rank_lost_are_counted_and_the_rest_is_judged():
         70,
         30,
     )
+
+
+def joined_by_those_that_go_on(rows, silent_after):
+    """What the history joined of these rows beyond step 20, where the last rank did so many steps."""
+    table = step_table(tables_of({"step_time": join(*rows)})["step_time"], POLICY)
+
+    def joined(first, last, ranks):
+        places = np.flatnonzero((table.first >= first) & (table.first <= last) & np.isin(table.rank, ranks))
+        return join_rows(table.rank[places], table.first[places], table.phase_ns[:, places])
+
+    every = np.arange(len(rows))
+    return JoinedSteps(20, merge_joins([joined(21, silent_after, every), joined(silent_after + 1, np.inf, every[:-1])]))
+
+
+def test_a_straggler_is_found_after_another_rank_fell_silent():
+    rows = ranks_of(3, 400, {(1, "forward"): 20.0})
+    rows[2] = {name: values[:81] for name, values in rows[2].items()}
+    steps = join(*rows)
+    tables, run = tables_of({"step_time": steps}), run_of(steps)
+    found = build_context(tables, run, POLICY, joined_by_those_that_go_on(rows, 80))
+    assert (found.apart.joined_steps, found.apart.ranks_joined) == (400, 2)
+    primary = diagnose(found, POLICY).primary
+    assert (primary.kind, primary.ranks) == ("COMPUTE_STRAGGLER", (1,))
+    assert primary.evidence["lag_ms"] == pytest.approx(20, rel=0.02)
+    assert primary.evidence["other_ranks_ms"]["forward"] == pytest.approx(4, rel=0.02)
+    assert primary.evidence["lag_share"] == pytest.approx(20 / 31, rel=0.03)
+
+
+def test_after_a_rank_fell_silent_nothing_is_said_of_communication():
+    rows = ranks_of(3, 400, sync_ms=30.0)
+    rows[2] = {name: values[:81] for name, values in rows[2].items()}
+    steps = join(*rows)
+    found = build_context(tables_of({"step_time": steps}), run_of(steps), POLICY, joined_by_those_that_go_on(rows, 80))
+    assert "COMMUNICATION_BOUND" not in kinds(diagnose(found, POLICY))
 
 
 def test_a_step_that_was_done_again_is_joined_as_it_was_done_last():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from factories import START_NS, gpu_rows, join, run_of, step_rows, system_rows, tables_of
+from factories import START_NS, gpu_rows, join, run_of, step_memory_rows, step_rows, system_rows, tables_of
 
 from traceml_core.diagnostics.system.api import diagnose
 from traceml_core.diagnostics.system.context import build_context
@@ -11,9 +11,9 @@ from traceml_core.diagnostics.system.policy import LIVE_SYSTEM_POLICY, SUMMARY_S
 HOT = {"temperature_c": 88.0, "power_w": 695.0}
 
 
-def judge(system=None, gpu=None, device="cuda", steps=None, policy=SUMMARY_SYSTEM_POLICY):
-    tables = {"system": system or {}, "gpu": gpu or {}, "step_time": steps or {}}
-    return diagnose(build_context(tables_of(tables), run_of(device=device), policy), policy)
+def judge(system=None, gpu=None, device="cuda", steps=None, policy=SUMMARY_SYSTEM_POLICY, memory=None, run=None):
+    tables = {"system": system or {}, "gpu": gpu or {}, "step_time": steps or {}, "step_memory": memory or {}}
+    return diagnose(build_context(tables_of(tables), run or run_of(device=device), policy), policy)
 
 
 def kinds(diagnosis):
@@ -114,6 +114,36 @@ def test_all_at_once_stand_in_their_order():
 def test_the_worst_gpu_is_named():
     rows = join(gpu_rows(), gpu_rows(gpu_index=1, utilization=3.0), gpu_rows(gpu_index=2, utilization=9.0))
     assert judge(system_rows(), rows).primary.evidence["gpu_index"] == 1
+
+
+IDLE = {"utilization": 0.0, "used_gib": 79.0, "throttle_reasons": 0x40}
+UNUSED_BESIDE_USED = join(gpu_rows(), gpu_rows(gpu_index=1, **IDLE))
+
+
+def test_a_gpu_that_no_rank_of_its_host_names_is_not_judged():
+    steps = step_rows(2_000)
+    run = run_of(steps, device="cuda")
+    memory = step_memory_rows(count=2_000)
+    assert judge(system_rows(), UNUSED_BESIDE_USED, steps=steps, memory=memory, run=run).primary.kind == "NORMAL"
+    named = step_memory_rows(count=2_000, device_index=1)
+    found = judge(system_rows(), UNUSED_BESIDE_USED, steps=steps, memory=named, run=run)
+    assert found.primary.evidence["gpu_index"] == 1
+
+
+def test_where_no_rank_names_its_gpu_as_many_as_there_are_ranks_are_judged():
+    one, two = step_rows(2_000), join(step_rows(2_000), step_rows(2_000, rank=1))
+    alone = judge(system_rows(), UNUSED_BESIDE_USED, steps=one, run=run_of(one, device="cuda"))
+    assert alone.primary.kind == "NORMAL"
+    both = judge(system_rows(), UNUSED_BESIDE_USED, steps=two, run=run_of(two, device="cuda"))
+    assert "LOW_GPU_UTILIZATION" in kinds(both)
+
+
+def test_gpus_are_named_a_host_at_a_time():
+    steps = join(step_rows(2_000), step_rows(2_000, rank=1))
+    run = run_of(steps, device="cuda", hosts={0: "a", 1: "b"})
+    gpus = join(UNUSED_BESIDE_USED, gpu_rows(rank=1, **IDLE), gpu_rows(gpu_index=1, rank=1))
+    memory = join(step_memory_rows(count=2_000), step_memory_rows(count=2_000, rank=1, device_index=1))
+    assert judge(system_rows(), gpus, steps=steps, memory=memory, run=run).primary.kind == "NORMAL"
 
 
 def test_a_few_looks_are_no_basis():

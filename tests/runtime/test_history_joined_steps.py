@@ -80,6 +80,23 @@ def test_all_steps_beyond_the_first_are_joined_once(path, chunk):
     assert_same(found.join, expected(3, np.arange(DETAIL + 1, 301)))
 
 
+def test_a_start_up_record_among_the_first_rows_costs_no_step(path):
+    writer = open_writer(path, 2)
+    for rank in range(2):
+        startup = make_step_row(None, started_ns=10**18)
+        writer.write(make_batch(1, [startup, *(row(step, rank) for step in range(6, DETAIL + 5))], rank=rank))
+    for seq, begin in enumerate(range(DETAIL + 5, 300, 20), start=2):
+        for rank in range(2):
+            write(writer, rank, seq, range(begin, begin + 20))
+    writer.close()
+    found = joined(path)
+    with HistoryReader(path) as reader:
+        steps = reader.reduced("step_time")
+    alone = steps.minima["step"][(steps.rows == 1) & (steps.rank == 0)]
+    assert found.after_step in alone
+    assert found.join.joined_steps == np.nanmax(steps.maxima["step"]) - found.after_step
+
+
 @settings(max_examples=10, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 1), st.integers(1, 25), st.sampled_from(["", "restart", "lose"])), max_size=40)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 import numpy as np
 
@@ -57,11 +59,10 @@ class CreepPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Creep(msgspec.Struct, frozen=True, kw_only=True):
-    """One process's (or device's) creep: bytes gained per step, how far it rose and from where."""
+    """One process's (or device's) creep: bytes gained per step, how far it rose and between which steps."""
 
     bytes_per_step: float
     rise_bytes: int
-    first_bytes: int
     last_bytes: int
     first_step: int
     last_step: int
@@ -92,13 +93,17 @@ def find_creep(at_s: np.ndarray, step: np.ndarray, size: np.ndarray, policy: Cre
             return Creep(
                 bytes_per_step=growth.per_position,
                 rise_bytes=int(growth.rise),
-                first_bytes=int(growth.first),
                 last_bytes=int(size[-1]),
                 first_step=int(step[begin]),
                 last_step=int(step[-1]),
                 s_per_step=float(at_s[-1] - at_s[begin]) / passed if passed else 0.0,
             )
     return None
+
+
+def fastest_creep(lives: Iterable[Creep | None]) -> Creep | None:
+    """The worst of what the lives of one rank show; null where none creeps."""
+    return max((creep for creep in lives if creep is not None), key=lambda one: one.bytes_per_step, default=None)
 
 
 def _settled(passed_s: np.ndarray, steps: np.ndarray, policy: CreepPolicy) -> np.ndarray:

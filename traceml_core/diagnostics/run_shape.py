@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -36,6 +37,11 @@ class RunShape(msgspec.Struct, frozen=True, kw_only=True):
         if not self.ranks:
             return 0.0
         return sum(rank.wall_ns for rank in self.ranks) / len(self.ranks) / 1e9
+
+    @property
+    def ranks_a_host(self) -> int:
+        """The most ranks that share a host; 1 where none is known."""
+        return max(Counter(rank.host for rank in self.ranks).values(), default=1)
 
     @property
     def framework(self) -> str | None:

@@ -67,12 +67,15 @@ class RankWindow:
         """The first rows of a source are complete, `detail` of them or more: later ones will be rolled up."""
         self._know()
         if self._after == -np.inf:
-            first = self._connection.execute(f'SELECT min(step) FROM "{TABLE}" WHERE source = ?', (source,)).fetchone()[
-                0
-            ]
+            # The record before the first step is one of the first rows, and no step.
+            first, steps = self._connection.execute(
+                f'SELECT min(step), count(step) FROM (SELECT step FROM "{TABLE}" WHERE source = ? '
+                "ORDER BY rowid LIMIT ?)",
+                (source, detail),
+            ).fetchone()
             if first is None:
                 return
-            self._after = self._until = float(first + detail - 1)
+            self._after = self._until = float(first + steps - 1)
             self._keep()
         self._read_back("t.source = ? AND t.rowid <= r.head_end", source)
 

@@ -109,6 +109,30 @@ class HistoryReader:
             named = _named(self._read(table, {name: kinds[name] for name in stored}), self._sources())
             return {name: named[name] for name in wanted}
 
+    def marked_columns(self, table: str) -> Columns:
+        """All columns of a row table; and of one that has roll-ups `rolled_up`, which tells the rows that are in them.
+
+        The rows that are not, and the roll-ups, have every row of the table once.
+        """
+        with self._guard():
+            kinds = self._column_types(table)
+            if not kinds or not self._is_rolled(table):
+                return self.columns(table)
+            self._connection.execute("BEGIN")
+            try:
+                arrays = self._read(table, {**kinds, "rowid": np.int64})
+                bounds = self._connection.execute(
+                    "SELECT source, head_end, rolled_end FROM rolled WHERE tbl = ?", (table,)
+                ).fetchall()
+                sources = self._sources()
+            finally:
+                self._connection.execute("COMMIT")
+        rowid, source = arrays.pop("rowid"), arrays["source"]
+        rolled_up = np.zeros(rowid.size, bool)
+        for one, head_end, rolled_end in bounds:
+            rolled_up |= (source == one) & (rowid > head_end) & (rowid <= rolled_end)
+        return {**_named(arrays, sources), "rolled_up": rolled_up}
+
     def reduced(self, table: str) -> ReducedTable | None:
         """The whole of a table: rows as they came, and those between the first and the last rolled up.
 
@@ -142,7 +166,7 @@ class HistoryReader:
     def rolled(self, table: str) -> ReducedTable | None:
         """What was rolled up of a table, as `reduced` has it among the rows; null where nothing was.
 
-        The last of these rows are still kept one by one: `columns` has those too.
+        The last of these rows are still kept one by one: `columns` has those too, `marked_columns` tells them apart.
         """
         with self._guard():
             kinds = self._column_types(table)

@@ -30,10 +30,11 @@ def stored_table(reader: HistoryReader, name: str) -> Table:
     """One of those tables.
 
     Of a long run the rows are the first and the last of each rank; a roll-up has a row a bucket of those between (the
-    last of which are among the rows as well), and of each number how many were measured, sum, smallest and largest.
+    last of which are among the rows as well, `rolled_up`), and of each number how many were measured, sum, smallest
+    and largest.
     """
     if name in reader.tables():
-        return reader.columns(name)
+        return reader.marked_columns(name)
     rolled = reader.rolled(name.removesuffix(ROLLUP))
     return {} if rolled is None else _rollup_columns(rolled)
 

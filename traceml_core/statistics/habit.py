@@ -28,9 +28,16 @@ def habitual_total(values: Sketch, occasions: int) -> float:
     return max(values.total - excess, 0.0)
 
 
-def occasions(values: Sketch, share_of_largest: float = 0.1) -> int:
-    """How often something happened to a degree that matters: at least a tenth of its largest time."""
-    return values.count_from(values.maximum * share_of_largest) if values.count and values.maximum > 0 else 0
+def occasions(values: Sketch, of_habit: int = 1, share_of_ceiling: float = 0.1) -> int:
+    """How often something happened to a degree that matters: a tenth of the `of_habit`-th largest time, or more.
+
+    One save that is far longer than a hundred others does not make these count for nothing. Of what happened less often
+    than a habit, the largest is what counts.
+    """
+    if not values.count or values.maximum <= 0:
+        return 0
+    ceiling = _largest(values, of_habit) if 1 < of_habit <= values.count else values.maximum
+    return values.count_from((ceiling if ceiling > 0 else values.maximum) * share_of_ceiling)
 
 
 def _largest(values: Sketch, place: int) -> float:

@@ -58,12 +58,6 @@ class RankJoin(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     block_count: np.ndarray
 
     @property
-    def spread_ns(self) -> np.ndarray:
-        """(P + 1): slowest rank minus the median of the others, summed over steps, per phase and for own work."""
-        spread: np.ndarray = self.lead_ns.sum(axis=1)
-        return spread
-
-    @property
     def excess_ns(self) -> np.ndarray:
         """(R): each rank's excess over the others, summed over steps."""
         excess: np.ndarray = self.block_excess_ns.sum(axis=0)

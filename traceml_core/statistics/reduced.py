@@ -94,6 +94,11 @@ class ReducedTable(msgspec.Struct, frozen=True, kw_only=True):
         edges = np.flatnonzero(np.diff(self.rank[places])) + 1
         return {int(self.rank[part[0]]): part for part in np.split(places, edges)}
 
+    def by_life(self, places: np.ndarray) -> list[np.ndarray]:
+        """These places, which are those of one rank, by its incarnations; each in the order given."""
+        lives = self.incarnation[places]
+        return [places[lives == life] for life in dict.fromkeys(lives.tolist())]
+
     def sketches_by_rank(self, name: str, weight: np.ndarray | None = None) -> dict[int, Sketch]:
         """Each rank's sketch of a column, over entries weighted by the share of them that counts (null: all of all).
 

@@ -21,7 +21,6 @@ class Growth(msgspec.Struct, frozen=True, kw_only=True):
     `significance` is the rise in units of what the scatter of the values about their trend would make of nothing.
     """
 
-    samples: int
     blocks: int
     first: float
     rise: float
@@ -61,7 +60,6 @@ def floor_growth(positions: np.ndarray, values: np.ndarray, blocks: int) -> Grow
     strays = (floor - floor[0]) / whole - way if rise > 0 else np.zeros(blocks)
     moves = ways > 0.25 / (blocks - 1)
     return Growth(
-        samples=values.size,
         blocks=blocks,
         first=float(floor[0]),
         rise=rise,

@@ -11,6 +11,7 @@ class LoaderFacts(msgspec.Struct, frozen=True, kw_only=True):
     num_workers: int | None = None
     prefetch_factor: int | None = None
     persistent_workers: bool | None = None
+    pin_memory: bool | None = None
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):

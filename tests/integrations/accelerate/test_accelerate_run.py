@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate_loops import Model, make_loader, train_epoch
+from accelerate_loops import Model, make_loader, train_epoch, wait
 from waiting import LIMIT_S, wait_for
 
 from traceml_core.reporting.summary import FinalSummary, decode_summary
@@ -139,3 +139,22 @@ def test_ctrl_c_ends_the_run_as_interrupted(tmp_path):
     done = run_script(tmp_path, "if number == 4: import os, signal; os.kill(os.getpid(), signal.SIGINT)")
     assert done.returncode in (130, -signal.SIGINT)
     assert read_summary(tmp_path / "run").run.status == "interrupted"
+
+
+def test_a_loop_that_calls_backward_itself_is_judged_by_what_was_measured(accelerator, tmp_path):
+    model = Model(forward_s=0.01)
+    with TraceMLCallback(run_dir=str(tmp_path / "run")).attach(accelerator):
+        model, optimizer, loader = accelerator.prepare(
+            model, torch.optim.SGD(model.parameters(), lr=0.01), make_loader(count=200)
+        )
+        for number, (inputs, classes) in enumerate(loader):
+            if number == 0:
+                wait(0.5)  # by now the start-up record is on its way: it cannot know of a backward that is to come
+            torch.nn.functional.cross_entropy(model(inputs), classes).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    summary = read_summary(tmp_path / "run")
+    assert summary.telemetry.failures == {}
+    assert summary.run.steps == 50
+    assert "backward_ms" not in summary.sections["step_time"].metrics
+    assert (summary.primary_diagnosis.kind, summary.primary_diagnosis.evidence["phase"]) == ("COMPUTE_BOUND", "forward")

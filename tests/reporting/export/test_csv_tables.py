@@ -9,6 +9,7 @@ from run_factory import RunPlan, make_run_folder, rolled_up_early
 
 from traceml_core.cli import main
 from traceml_core.core.rows import Row
+from traceml_core.history import bounded_rows
 from traceml_core.history.reader import HistoryReader
 from traceml_core.reporting.run_tables import SUMMARY_TABLES
 from traceml_core.reporting.stored_summary import load_summary
@@ -58,7 +59,7 @@ def test_columns_are_named_as_they_are_stored_and_hold_what_is_stored(tables, fo
         stored = reader.columns("step_time")
     table = tables["step_time"]
 
-    assert list(table.columns) == list(stored)
+    assert list(table.columns) == [*stored, "rolled_up"]
     for name, values in stored.items():
         assert (table[name].fillna(-1) == pandas.Series(values).fillna(-1)).all(), name
     assert table["interval_ns"].dtype == "int64"
@@ -79,6 +80,36 @@ def test_rows_and_roll_ups_together_have_every_step(tables):
             steps |= set(range(int(first), int(last) + 1))
 
     assert steps == set(range(1, 2_001))
+
+
+def added_up(tables, table, name):
+    """As docs/export.md says: the rows that are in no roll-up, and the roll-ups."""
+    rows, rolled = tables[table], tables[f"{table}_rollup"]
+    return rows[name][~rows["rolled_up"]].sum() + rolled[f"{name}_sum"].sum()
+
+
+@pytest.mark.parametrize("restart_after", [None, 1_000])
+def test_rows_that_are_in_no_roll_up_and_the_roll_ups_have_everything_once(tmp_path, restart_after):
+    plan = RunPlan(steps=1_500, restart_after=restart_after, redone_steps=600)
+    whole = make_run_folder(tmp_path / "whole", plan)
+    with rolled_up_early(detail=32, kept=40) as patch:
+        patch.setattr(bounded_rows, "LARGE_CHUNK_ROWS", 16)
+        folder = make_run_folder(tmp_path / "rolled", plan)
+    export(folder, tmp_path / "tables")
+    tables = {path.stem: pandas.read_csv(path) for path in (tmp_path / "tables").iterdir()}
+
+    with HistoryReader(whole / "telemetry.sqlite") as reader:
+        for table, name in (("step_time", "forward_ns"), ("process_memory", "rss_bytes")):
+            every = reader.columns(table, [name])[name]
+            rows, rolled = tables[table], tables[f"{table}_rollup"]
+            assert rows["rolled_up"].any()
+            assert (~rows["rolled_up"]).sum() + rolled["rows"].sum() == every.size
+            assert added_up(tables, table, name) == pytest.approx(every.sum())
+
+
+def test_a_table_without_roll_ups_has_no_mark(tmp_path):
+    export(make_run_folder(tmp_path / "runs", steps=5), tmp_path / "tables")
+    assert "rolled_up" not in pandas.read_csv(tmp_path / "tables" / "step_time.csv").columns
 
 
 def test_text_of_the_users_own_survives(tables):

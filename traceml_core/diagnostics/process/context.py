@@ -8,9 +8,10 @@ import msgspec
 import numpy as np
 
 from traceml_core.diagnostics.course import CoursePoint, course_in_time
-from traceml_core.diagnostics.memory_creep import Creep, find_creep
+from traceml_core.diagnostics.memory_creep import Creep, fastest_creep, find_creep
 from traceml_core.diagnostics.metrics import RankMeans, rank_means, stats_of
 from traceml_core.diagnostics.model import Stat
+from traceml_core.diagnostics.process.hosts import HostMemory, host_memory
 from traceml_core.diagnostics.process.policy import ProcessPolicy
 from traceml_core.diagnostics.run_shape import RunShape
 from traceml_core.statistics.ranked import RankedMetric, ranked_metric
@@ -36,17 +37,15 @@ class Reserve(msgspec.Struct, frozen=True, kw_only=True):
 class ProcessContext(msgspec.Struct, frozen=True, kw_only=True):
     """The processes of a run, reduced. What was not measured is null.
 
-    `creep` and `workers_creep` map the ranks whose main process, or whose workers, creep. `job_memory_bytes` is the
-    most that the ranks of one host and their workers held together, `used_bytes` what the job held last.
+    `creep` and `workers_creep` map the ranks whose main process, or whose workers, creep; of a rank that was started
+    several times, each life is judged by itself, and the fastest creep kept.
     """
 
     run: RunShape
     samples: int
     creep: dict[int, Creep]
     workers_creep: dict[int, Creep]
-    job_memory_bytes: int | None
-    used_bytes: int | None
-    limit_bytes: int | None
+    hosts: tuple[HostMemory, ...]
     cpu_share: float | None
     cpus: float | None
     reserves: tuple[Reserve, ...]
@@ -67,15 +66,14 @@ def build_context(
         **_ranked_metrics(process, _PROCESS_METRICS),
     }
     ranks = sorted({rank for table in (process, memory) if table is not None for rank in table.ranks})
-    limit, used, cpus = _limits(_in_order(tables.get("system")))
+    system = _in_order(tables.get("system"))
+    cpus = None if system is None else system.smallest("cpus")
     return ProcessContext(
         run=run,
         samples=0 if process is None else int(np.bincount(process.rank, process.rows).max()),
         creep=_creeping(memory, "", policy),
         workers_creep=_creeping(memory, "workers_", policy),
-        job_memory_bytes=_job_memory(memory, run),
-        used_bytes=used,
-        limit_bytes=limit,
+        hosts=host_memory(memory, system, run),
         cpu_share=_cpu_share(process, cpus, run),
         cpus=cpus,
         reserves=_reserves(tables.get("step_memory")),
@@ -113,15 +111,20 @@ def _creeping(memory: ReducedTable | None, whose: str, policy: ProcessPolicy) ->
         return {}
     found = {}
     for rank, places in memory.by_rank().items():
-        looks = memory.take(_longest_stretch(places, memory) if whose else places)
-        # Of looks that were rolled up the lowest counts: creep is judged by the floor of what was held.
-        known = looks.take(looks.counts[f"{whose}own_bytes"] > 0)
-        at_s, lowest = known.means("at_ns") / 1e9, known.minima[f"{whose}own_bytes"]
-        step, at_s, lowest = evened(known.rows, np.floor(known.means("step")), at_s, lowest)
-        creep = find_creep(at_s, step, lowest, policy.creep)
+        lives = [_creep_of_life(life, memory, whose, policy) for life in memory.by_life(places)]
+        creep = fastest_creep(lives)
         if creep is not None:
             found[rank] = creep
     return found
+
+
+def _creep_of_life(places: np.ndarray, memory: ReducedTable, whose: str, policy: ProcessPolicy) -> Creep | None:
+    looks = memory.take(_longest_stretch(places, memory) if whose else places)
+    # Of looks that were rolled up the lowest counts: creep is judged by the floor of what was held.
+    known = looks.take(looks.counts[f"{whose}own_bytes"] > 0)
+    at_s, lowest = known.means("at_ns") / 1e9, known.minima[f"{whose}own_bytes"]
+    step, at_s, lowest = evened(known.rows, np.floor(known.means("step")), at_s, lowest)
+    return find_creep(at_s, step, lowest, policy.creep)
 
 
 def _longest_stretch(places: np.ndarray, memory: ReducedTable) -> np.ndarray:
@@ -134,26 +137,6 @@ def _longest_stretch(places: np.ndarray, memory: ReducedTable) -> np.ndarray:
         if low[0] == high[0] > 0
     ]
     return max(stretches, key=lambda part: int(memory.rows[part].sum()), default=places[:0])
-
-
-def _job_memory(memory: ReducedTable | None, run: RunShape) -> int | None:
-    """The most that the processes of one host held: each rank's own peak, added up."""
-    if memory is None:
-        return None
-    host_of = {rank.rank: rank.host for rank in run.ranks}
-    total: dict[str, float] = {}
-    for rank, places in memory.by_rank().items():
-        host = host_of.get(rank, "")
-        total[host] = total.get(host, 0.0) + float(memory.maxima["job_rss_bytes"][places].max())
-    return int(max(total.values()))
-
-
-def _limits(system: ReducedTable | None) -> tuple[int | None, int | None, float | None]:
-    """The tightest memory limit of a host, what the job held there last, and its CPUs."""
-    if system is None:
-        return None, None, None
-    limit, used = system.smallest("memory_limit_bytes"), system.last("host_memory_bytes")
-    return None if limit is None else int(limit), None if used is None else int(used), system.smallest("cpus")
 
 
 def _cpu_share(process: ReducedTable | None, cpus: float | None, run: RunShape) -> float | None:

@@ -38,7 +38,7 @@ class HostMemoryCreep:
         if not creeping:
             return None
         worst = max(creeping.values(), key=lambda creep: creep.bytes_per_step)
-        risk = _risk(worst, len(creeping), process)
+        risk = _risk(creeping, process)
         severity: Severity = "warning"
         if risk is not None and risk.steps_left * worst.s_per_step <= policy.creep.critical_s_left:
             severity = "critical"
@@ -65,7 +65,8 @@ class HostMemoryCreep:
 class HighProcessMemory:
     """The processes of this run hold most of the memory that the job may use.
 
-    What is true: the ranks of one host and their loader workers together came close to the job's memory limit.
+    What is true: the ranks of one host and their loader workers together came close to the job's memory limit there.
+    Pages of mapped files do not count, and what forked workers share with their parent no more than was in use.
 
     Why it matters: the next larger batch, cache or validation set can end the run without a traceback.
 
@@ -78,9 +79,10 @@ class HighProcessMemory:
 
     def evaluate(self, process: ProcessContext, policy: ProcessPolicy) -> Issue | Abstained | None:
         """Judge the processes' memory as a share of the job's limit."""
-        if process.job_memory_bytes is None or process.limit_bytes is None:
+        known = [(host.held_share, host) for host in process.hosts if host.held_share is not None]
+        if not known:
             return Abstained(("resident memory and the job's limit",))
-        share = process.job_memory_bytes / process.limit_bytes
+        share, fullest = max(known, key=lambda pair: pair[0])
         severity = policy.memory_share.severity(share)
         if severity is None:
             return None
@@ -88,10 +90,10 @@ class HighProcessMemory:
             kind=self.kind,
             severity=severity,
             section="process",
-            summary=f"Training and its workers hold {byte_size(process.job_memory_bytes)}, {percent(share)} of the "
+            summary=f"Training and its workers hold {byte_size(fullest.held_bytes or 0)}, {percent(share)} of the "
             f"memory that this job may use.",
             action="Use fewer loader workers or a smaller prefetch_factor, or give the job more memory.",
-            evidence={"memory_bytes": process.job_memory_bytes, "limit_bytes": process.limit_bytes},
+            evidence={"memory_bytes": fullest.held_bytes, "limit_bytes": fullest.limit_bytes},
         )
 
 
@@ -178,13 +180,18 @@ def _fastest(creeping: dict[int, Creep]) -> float:
     return max((creep.bytes_per_step for creep in creeping.values()), default=0.0)
 
 
-def _risk(worst: Creep, processes: int, process: ProcessContext) -> Risk | None:
-    """How many steps fit between what the job holds now and its limit, all creeping processes growing alike."""
-    if process.limit_bytes is None:
-        return None
-    used = process.used_bytes if process.used_bytes is not None else worst.last_bytes
-    room = max(process.limit_bytes - used, 0)
-    return Risk(limit_bytes=process.limit_bytes, steps_left=int(room / (worst.bytes_per_step * processes)))
+def _risk(creeping: dict[int, Creep], process: ProcessContext) -> Risk | None:
+    """How many steps fit between what the job holds and its limit, on the host where that is least."""
+    risks = []
+    for host in process.hosts:
+        mine = [creeping[rank] for rank in host.ranks if rank in creeping]
+        if not mine or host.limit_bytes is None:
+            continue
+        used = host.used_bytes if host.used_bytes is not None else sum(creep.last_bytes for creep in mine)
+        room = max(host.limit_bytes - used, 0)
+        pace = sum(creep.bytes_per_step for creep in mine)
+        risks.append(Risk(limit_bytes=host.limit_bytes, steps_left=int(room / pace)))
+    return min(risks, key=lambda risk: risk.steps_left, default=None)
 
 
 def _until_full(risk: Risk | None, worst: Creep) -> str:

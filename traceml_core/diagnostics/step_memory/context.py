@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from traceml_core.diagnostics.course import CoursePoint, course_in_steps
-from traceml_core.diagnostics.memory_creep import Creep, find_creep
+from traceml_core.diagnostics.memory_creep import Creep, fastest_creep, find_creep
 from traceml_core.diagnostics.metrics import RankMeans, rank_means, stats_of
 from traceml_core.diagnostics.model import Stat
 from traceml_core.diagnostics.redone import redone_share
@@ -23,12 +23,15 @@ TABLES = ("step_memory", "step_time")
 
 
 class RankMemory(msgspec.Struct, frozen=True, kw_only=True):
-    """One rank's device memory. `retries` happened after the first steps; `creep` is null where memory is steady."""
+    """One rank's device memory. `creep` is null where memory is steady.
+
+    Of a rank that was started several times, each life is judged by itself: `retries` happened after the first steps of
+    each, and `creep` is the fastest.
+    """
 
     rank: int
     peak_allocated_bytes: int
     peak_reserved_bytes: int
-    last_allocated_bytes: int
     total_bytes: int | None
     retries: int
     creep: Creep | None
@@ -59,11 +62,12 @@ def build_context(
     names = ("peak_allocated_bytes", "peak_reserved_bytes")
     found: dict[str, RankedMetric | None] = {name: ranked_metric(table, name) for name in names}
     ranked = {name: metric for name, metric in found.items() if metric is not None}
-    began = _step_starts(tables.get("step_time"))
+    steps = tables.get("step_time")
     return StepMemoryContext(
         run=run,
         memory=tuple(
-            _rank_memory(rank, table.take(places), began.get(rank), policy) for rank, places in table.by_rank().items()
+            _rank_memory(rank, table.take(places), None if steps is None else steps.take(steps.rank == rank), policy)
+            for rank, places in table.by_rank().items()
         ),
         metrics=stats_of(ranked),
         ranks=rank_means(ranked, table.ranks),
@@ -82,29 +86,38 @@ def _in_order(table: ReducedTable | None) -> ReducedTable | None:
     return table.take(np.lexsort((table.minima["step"], table.rank)))
 
 
-def _rank_memory(
-    rank: int, table: ReducedTable, began: tuple[np.ndarray, np.ndarray] | None, policy: StepMemoryPolicy
-) -> RankMemory:
-    step, retries = table.means("step"), table.maxima["allocation_retries"]
-    at_s = step if began is None else np.interp(step, *began)
-    step, at_s, lowest = evened(table.rows, step, at_s, table.minima["allocated_bytes"])
+def _rank_memory(rank: int, table: ReducedTable, steps: ReducedTable | None, policy: StepMemoryPolicy) -> RankMemory:
+    lives = [table.take(places) for places in table.by_life(np.arange(table.size))]
     total = table.largest("total_bytes")
     return RankMemory(
         rank=rank,
         peak_allocated_bytes=int(table.largest("peak_allocated_bytes") or 0),
         peak_reserved_bytes=int(table.largest("peak_reserved_bytes") or 0),
-        last_allocated_bytes=int(table.last("allocated_bytes") or 0),
         total_bytes=None if total is None else int(total),
-        retries=int(retries[-1] - retries[min(policy.settle_steps, retries.size - 1)]),
-        creep=find_creep(at_s, step, lowest, policy.creep),
+        retries=sum(_retries(life, policy) for life in lives),
+        creep=fastest_creep(_creep(life, steps, policy) for life in lives),
     )
 
 
-def _step_starts(table: ReducedTable | None) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Steps and the seconds at which they began, per rank."""
-    if table is None:
-        return {}
-    first, started_s = table.minima["step"], table.minima["started_ns"] / 1e9
-    steps = np.flatnonzero(~np.isnan(first))
-    by_rank = table.by_rank(steps[np.argsort(first[steps], kind="stable")])
-    return {rank: (first[places], started_s[places]) for rank, places in by_rank.items()}
+def _retries(life: ReducedTable, policy: StepMemoryPolicy) -> int:
+    """The allocator counts from the start of its process."""
+    retries = life.maxima["allocation_retries"]
+    return int(retries[-1] - retries[min(policy.settle_steps, retries.size - 1)])
+
+
+def _creep(life: ReducedTable, steps: ReducedTable | None, policy: StepMemoryPolicy) -> Creep | None:
+    step = life.means("step")
+    at_s = step if steps is None else _began_s(step, steps.take(steps.incarnation == life.incarnation[0]))
+    step, at_s, lowest = evened(life.rows, step, at_s, life.minima["allocated_bytes"])
+    return find_creep(at_s, step, lowest, policy.creep)
+
+
+def _began_s(step: np.ndarray, life: ReducedTable) -> np.ndarray:
+    """When these steps of a life began, in seconds; the steps themselves where it has no rows of any."""
+    first, started_s = life.minima["step"], life.minima["started_ns"] / 1e9
+    known = np.flatnonzero(~np.isnan(first))
+    if not known.size:
+        return step
+    known = known[np.argsort(first[known], kind="stable")]
+    began_s: np.ndarray = np.interp(step, first[known], started_s[known])
+    return began_s

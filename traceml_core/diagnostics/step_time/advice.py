@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from traceml_core.core.units import count
+from traceml_core.diagnostics.run_shape import RunShape
 from traceml_core.diagnostics.step_time.context import StepTimeContext
 from traceml_core.diagnostics.step_time.policy import StepTimePolicy
 
@@ -19,6 +20,12 @@ _SAVE_LESS = {
 _LOG_LESS = {
     "lightning": "raise the Trainer's log_every_n_steps",
     "hf_trainer": "raise logging_steps",
+}
+
+_COPY_BESIDE = {
+    "lightning": "",  # its copies are non-blocking as it is
+    "hf_trainer": "set accelerator_config={'non_blocking': True} in TrainingArguments",
+    "accelerate": "give the Accelerator a DataLoaderConfiguration(non_blocking=True)",
 }
 
 
@@ -44,13 +51,27 @@ def set_in_loader(framework: str | None, setting: str) -> str:
     return f"Set {setting} in the training DataLoader"
 
 
+def copy_faster(run: RunShape) -> str:
+    """How to spend less time on the copy to the device, from what is known of the loader."""
+    smaller = "move smaller types (uint8 images, int32 tokens) and convert on the device"
+    if run.loader.pin_memory is False:
+        return f"{set_in_loader(run.framework, 'pin_memory=True')}, and {smaller}."
+    beside = _COPY_BESIDE.get(run.framework or "", "copy with non_blocking=True, so that the host need not wait")
+    others = [beside] if beside else []
+    if run.loader.pin_memory is None:
+        others.append("check that pin_memory was not turned off in the training DataLoader")
+    return "; ".join([f"{smaller[0].upper()}{smaller[1:]}", *others]) + "."
+
+
 def feed_faster(steps: StepTimeContext, policy: StepTimePolicy) -> str:
     """How to get batches sooner, from what is known of the loader, the step and the job's CPUs."""
     workers, framework = steps.run.loader.num_workers, steps.run.framework
     if workers is None:
         return f"Prepare batches in more DataLoader workers (num_workers), and {_CHEAPER}."
     wanted = _workers_wanted(steps, workers)
-    useful = min(max(int(steps.cpus or policy.largest_worker_advice), 1), policy.largest_worker_advice)
+    # Every rank gets the workers that are advised: those of a host have its CPUs between them.
+    served = policy.largest_worker_advice if steps.cpus is None else int(steps.cpus / steps.run.ranks_a_host)
+    useful = min(max(served, 1), policy.largest_worker_advice)
     if wanted <= useful:
         how = set_in_loader(framework, f"num_workers={wanted}")
         return f"{how} ({_now(workers)}); if that is not enough, {_CHEAPER}."

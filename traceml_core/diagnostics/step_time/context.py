@@ -13,7 +13,7 @@ from traceml_core.diagnostics.model import Stat
 from traceml_core.diagnostics.run_shape import RunShape
 from traceml_core.diagnostics.step_time.owners import OwnerTime, owner_times
 from traceml_core.diagnostics.step_time.policy import StepTimePolicy
-from traceml_core.diagnostics.step_time.ranks_apart import RanksApart, join_of, ranks_apart
+from traceml_core.diagnostics.step_time.ranks_apart import RanksApart, join_of, ranks_apart, steps_by_rank
 from traceml_core.diagnostics.step_time.series import SERIES_PHASES, SeriesBlock, step_series
 from traceml_core.diagnostics.step_time.step_table import IN_STEP, StepTable, step_table
 from traceml_core.diagnostics.step_time.time_budget import TimeBudget, time_budget
@@ -53,7 +53,6 @@ class StepTimeContext(msgspec.Struct, frozen=True, kw_only=True):
     judged_steps: int
     warmup_steps: int
     redone_steps: int
-    redone_s: float
     wall_s: float
     training_s: float
     habitual_s: dict[str, float]
@@ -77,11 +76,6 @@ class StepTimeContext(msgspec.Struct, frozen=True, kw_only=True):
         seconds = self.habitual_s.get(phase.key)
         return None if seconds is None or self.training_s <= 0 else min(seconds / self.training_s, 1.0)
 
-    def share_of_step(self, phase: Phase) -> float | None:
-        """An in-step phase's mean as a share of step time; null where it was not measured."""
-        mean, step = self.mean_ms.get(phase.key), self.mean_ms.get("step_time")
-        return mean / step if mean is not None and step else None
-
     def share_of_run(self, seconds: float) -> float:
         """Seconds as a share of wall time: an impact."""
         return min(seconds / self.wall_s, 1.0) if self.wall_s > 0 else 0.0
@@ -103,7 +97,7 @@ def build_context(
         return None
     ranked = _ranked_metrics(table)
     training_s, outside_s = _training_seconds(table)
-    apart = ranks_apart(join_of(table, joined), run, policy) if len(table.ranks) > 1 else None
+    apart = _apart(table, joined, run, policy)
     lagging = apart.ranks if apart is not None and apart.pattern == "chronic" else ()
     habitual_s, often = _habits(table, lagging, policy)
     wall_s = run.wall_s
@@ -113,7 +107,6 @@ def build_context(
         judged_steps=_most_a_rank(table, table.judged),
         warmup_steps=_most_a_rank(table, table.warmup),
         redone_steps=round((table.redone * table.rows).sum()),
-        redone_s=float((table.redone * table.interval_ns).sum()) / 1e9,
         wall_s=wall_s if wall_s >= policy.short_run_s else max(wall_s - outside_s, training_s),
         training_s=training_s,
         habitual_s=habitual_s,
@@ -124,7 +117,7 @@ def build_context(
             if name == "step_time_ms" or name.removesuffix("_ms") in _IN_STEP_KEYS
         },
         host_ms=_host_means(table, lagging),
-        owners=owner_times(tables.get("owner_time")),
+        owners=owner_times(tables.get("owner_time"), table.first[table.warmup > 0]),
         cpus=_cpus(tables.get("system")),
         gpu_busy_share=_gpu_busy_share(tables.get("gpu"), table, policy),
         apart=apart,
@@ -138,12 +131,18 @@ def build_context(
     )
 
 
+def _apart(table: StepTable, joined: JoinedSteps | None, run: RunShape, policy: StepTimePolicy) -> RanksApart | None:
+    if len(table.ranks) < 2:
+        return None
+    join = join_of(table, joined)
+    return ranks_apart(join, steps_by_rank(table, join), run, policy)
+
+
 def _ranked_metrics(table: StepTable) -> dict[str, RankedMetric]:
-    """Milliseconds per judged step, by metric name; of all steps where warm-up is all there is."""
-    weight = table.judged if table.judged.any() else table.warmup
+    """Milliseconds per counted step, by metric name."""
     columns = {"step_time_ms": "step_ns", "step_interval_ms": "interval_ns"}
     columns |= {f"{phase.key}_ms": f"{phase.key}_ns" for phase in SERIES_PHASES}
-    ranked = {name: ranked_metric(table.table, column, weight, 1e-6) for name, column in columns.items()}
+    ranked = {name: ranked_metric(table.table, column, table.counted, 1e-6) for name, column in columns.items()}
     return {name: metric for name, metric in ranked.items() if metric is not None}
 
 
@@ -176,27 +175,28 @@ def _training_seconds(table: StepTable) -> tuple[float, float]:
     edges_ns = np.nan_to_num(table.phase_ns[[Phase.STARTUP, Phase.TEARDOWN]]).sum(axis=0)
     first_ns = np.where(_first_of_rank(table), np.nan_to_num(table.phase_ns[Phase.LOADER_START]), 0.0)
     training_ns = ((table.interval_ns - edges_ns - first_ns) * weight).sum()
-    outside_ns = np.where(table.before | (table.warmup > 0), table.interval_ns, first_ns).sum()
-    ranks = len(table.ranks)
+    outside_ns = np.where(table.before | (table.warmup > 0), table.interval_ns, first_ns)
+    outside_ns = outside_ns[np.isin(table.rank, table.stepping_ranks)].sum()
+    ranks = len(table.stepping_ranks)
     return float(training_ns) / ranks / 1e9, float(outside_ns) / ranks / 1e9
 
 
 def _habits(
     table: StepTable, lagging: Sequence[int], policy: StepTimePolicy
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """Habitual seconds and occasions per phase, after warm-up."""
+    """Habitual seconds and occasions per phase, after warm-up; a phase that no counted step measured is left out."""
     outside = np.where(table.around & ~table.before, 1.0, table.judged)
     later = np.where(_first_of_rank(table), 0.0, outside)
     seconds, often = {}, {}
     for phase in (*IN_STEP, *AROUND_STEP_PHASES):
-        if np.isnan(table.phase_ns[phase]).all():
+        if not table.is_measured(phase, table.counted):
             continue
         weight = table.judged if phase in IN_STEP else later if phase is Phase.LOADER_START else outside
         per_rank = table.table.sketches_by_rank(f"{phase.key}_ns", weight)
-        sums = dict.fromkeys(table.ranks, 0.0)
+        sums = dict.fromkeys(table.stepping_ranks, 0.0)
         sums |= {rank: habitual_total(values, policy.habit_occasions) / 1e9 for rank, values in per_rank.items()}
         seconds[phase.key] = _common(sums, lagging) if phase in IN_STEP else max(sums.values())
-        often[phase.key] = max(map(occasions, per_rank.values()), default=0)
+        often[phase.key] = max((occasions(values, policy.habit_occasions) for values in per_rank.values()), default=0)
     return seconds, often
 
 

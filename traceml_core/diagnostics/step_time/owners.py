@@ -9,7 +9,7 @@ from traceml_core.statistics.reduced import ReducedTable
 
 
 class OwnerTime(msgspec.Struct, frozen=True, kw_only=True):
-    """What one owner spent in one phase, on the rank where that is most.
+    """What one owner spent in one phase, on the rank where that is most; what is known to be warm-up is left out.
 
     `habitual_s` leaves out its single longest time, so that what happened once does not look like a habit.
     """
@@ -22,16 +22,28 @@ class OwnerTime(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
 
 
-def owner_times(table: ReducedTable | None) -> tuple[OwnerTime, ...]:
-    """Sum `owner_time` by phase and owner, those that spent most first."""
+def owner_times(table: ReducedTable | None, warmup_steps: np.ndarray) -> tuple[OwnerTime, ...]:
+    """Sum `owner_time` by phase and owner, those that spent most first.
+
+    An entry has the time of some consecutive steps: it is warm-up where all of them are.
+    """
     if table is None or table.size == 0:
         return ()
+    table = table.take(~_lies_within(table, np.unique(warmup_steps)))
     keys = list(zip(table.texts["phase"].tolist(), table.texts["owner"].tolist(), strict=True))
     places: dict[tuple[str, str], list[int]] = {}
     for place, key in enumerate(keys):
         places.setdefault(key, []).append(place)
     found = [_owner_time(phase, owner, table.take(np.array(mine))) for (phase, owner), mine in places.items()]
     return tuple(sorted(found, key=lambda one: (-one.spent_s, one.phase, one.owner)))
+
+
+def _lies_within(table: ReducedTable, steps: np.ndarray) -> np.ndarray:
+    """Whether all steps of an entry are among these, which rise; false where an entry names none."""
+    first, last = table.minima["first_step"], table.maxima["last_step"]
+    found = np.searchsorted(steps, last, "right") - np.searchsorted(steps, first, "left")
+    within: np.ndarray = found == last - first + 1
+    return within
 
 
 def _owner_time(phase: str, owner: str, table: ReducedTable) -> OwnerTime:

@@ -35,6 +35,7 @@ class RanksApart(msgspec.Struct, frozen=True, kw_only=True):
     with `phase_share` of it. `lag_share` leaves out what happened once or twice, except where that is the story
     (one-off). `synchronous` is whether ranks wait for each other at every step. `sync_share` is the wait for gradients
     that even the last rank has; null where it was not measured. `phases` are those of the worst rank.
+    `ranks_joined` were in half of the joined steps or more.
     """
 
     world_size: int
@@ -53,11 +54,15 @@ class RanksApart(msgspec.Struct, frozen=True, kw_only=True):
     phases: dict[str, RankPhase]
 
 
-def ranks_apart(join: RankJoin, run: RunShape, policy: StepTimePolicy) -> RanksApart | None:
-    """Tell the story of a join; null where fewer than two ranks have steps in common."""
+def ranks_apart(join: RankJoin, took_part: np.ndarray, run: RunShape, policy: StepTimePolicy) -> RanksApart | None:
+    """Tell the story of a join; null where fewer than two ranks have steps in common.
+
+    `took_part` says of how many joined steps each rank was: one that fell silent counts as if it had gone on as it was.
+    """
     if join.joined_steps < policy.minimum_steps:
         return None
     steps = join.joined_steps
+    join = msgspec.structs.replace(join, total_ns=join.total_ns * (steps / took_part))
     interval_ns = max(float(join.total_ns.sum(axis=0).mean()), 1.0)
     pattern, places, lag_ns = _pattern(join, interval_ns, run.on_accelerator, policy)
     blame_ns = join.blame_ns[:, places].sum(axis=1)
@@ -66,7 +71,7 @@ def ranks_apart(join: RankJoin, run: RunShape, policy: StepTimePolicy) -> RanksA
     split = steps - join.unsplit_steps if join.total_ns[Phase.GRAD_SYNC].any() else 0
     return RanksApart(
         world_size=run.world_size,
-        ranks_joined=join.ranks.size,
+        ranks_joined=int((took_part >= steps / 2).sum()),
         joined_steps=steps,
         incomplete_steps=join.incomplete_steps,
         synchronous=_is_synchronous(join, places, lag_ns),
@@ -97,6 +102,24 @@ def join_of(table: StepTable, beyond: JoinedSteps | None) -> RankJoin:
     places = np.flatnonzero(single)
     head = join_rows(table.rank[places], table.first[places], table.phase_ns[:, places])
     return head if beyond is None else merge_joins([head, beyond.join])
+
+
+def steps_by_rank(table: StepTable, join: RankJoin) -> np.ndarray:
+    """Of how many joined steps each rank of a join was: of all, or of those that make up the time it spent in them.
+
+    A rank that fell silent did fewer steps than were joined, and its last ones may have come too late for that.
+    """
+
+    def of_ranks(values: np.ndarray) -> np.ndarray:
+        mine: np.ndarray = np.bincount(table.rank, values, int(join.ranks.max(initial=0)) + 1)[join.ranks]
+        return mine
+
+    done = of_ranks((table.judged + table.warmup) * table.rows)
+    mean_ns = of_ranks(table.judged * table.interval_ns) / np.maximum(of_ranks(table.judged * table.rows), 1)
+    by_time = np.round(join.total_ns.sum(axis=0) / np.maximum(mean_ns, 1.0))
+    took_part = np.where(done < join.joined_steps, np.minimum(by_time, done), join.joined_steps)
+    at_least_one: np.ndarray = np.maximum(took_part, 1)
+    return at_least_one
 
 
 def _usual_lag(join: RankJoin, policy: StepTimePolicy) -> float:

@@ -43,6 +43,20 @@ class StepTable(msgspec.Struct, frozen=True, kw_only=True):
         return self.table.rank
 
     @property
+    def counted(self) -> np.ndarray:
+        """The share of each entry that numbers are made of: what is judged; warm-up where that is all there is."""
+        return self.judged if self.judged.any() else self.warmup
+
+    @property
+    def stepping_ranks(self) -> list[int]:
+        """The ranks that have a counted step; the others have nothing in common with them."""
+        return [int(rank) for rank in np.unique(self.rank[self.counted > 0])]
+
+    def is_measured(self, phase: Phase, weight: np.ndarray) -> bool:
+        """Whether an entry of those that have a weight has a number for the phase."""
+        return bool((self.table.counts[f"{phase.key}_ns"] * weight).any())
+
+    @property
     def rows(self) -> np.ndarray:
         """How many steps each entry holds."""
         return self.table.rows

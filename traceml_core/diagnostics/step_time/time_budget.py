@@ -43,7 +43,9 @@ def time_budget(table: StepTable | None, run: RunShape) -> TimeBudget:
         return TimeBudget(wall_s=wall_s, clock="host", coverage_share=0.0, unattributed_share=0.0, parts=nothing)
     ranks = max(len(run.ranks), 1)
     seconds = np.nansum(table.phase_ns, axis=1) / 1e9 / ranks
-    measured = ~np.isnan(table.phase_ns).all(axis=1)
+    # Steps say what is measured, not the start-up record: what a loop keeps from view shows only once it steps.
+    asked = table.around if table.around.all() else ~table.around
+    measured = {phase: bool(seconds[phase]) or table.is_measured(phase, asked) for phase in Phase}
     parts = tuple(
         BudgetPart(
             phase=phase.key,

@@ -11,38 +11,23 @@ from traceml_core.diagnostics.course import CoursePoint, course_in_time
 from traceml_core.diagnostics.metrics import RankMeans, rank_means, stats_of
 from traceml_core.diagnostics.model import Stat
 from traceml_core.diagnostics.run_shape import RunShape
+from traceml_core.diagnostics.system.gpu_load import GpuLoad, gpus_in_use
 from traceml_core.diagnostics.system.policy import SystemPolicy
 from traceml_core.statistics.ranked import RankedMetric, ranked_metric
 from traceml_core.statistics.reduced import ReducedTable
 
-TABLES = ("system", "gpu", "step_time")
+TABLES = ("system", "gpu", "step_time", "step_memory")
 """The tables that `build_context` reads; those that are missing are taken for empty."""
 
 _HOST_METRICS = ("host_cpu_percent", "host_memory_bytes")
 _GPU_METRICS = ("gpu_utilization_percent", "gpu_memory_used_bytes", "gpu_temperature_c", "gpu_power_w")
 
 
-class GpuLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """One GPU during training. `rank` is the rank whose host it is in; nulls were not told by its driver.
-
-    `temperature_c` is the 95th percentile, the others are means. `throttled_share` is the share of looks at which its
-    clocks were slowed for heat or power supply.
-    """
-
-    rank: int
-    index: int
-    name: str
-    samples: int
-    utilization_percent: float | None
-    memory_share: float | None
-    temperature_c: float | None
-    temperature_limit_c: float | None
-    power_share: float | None
-    throttled_share: float | None
-
-
 class SystemContext(msgspec.Struct, frozen=True, kw_only=True):
-    """The hosts of a run, reduced over training. Shares are of what the job may use, on the host where that is most."""
+    """The hosts of a run, reduced over training. Shares are of what the job may use, on the host where that is most.
+
+    `gpus` are those that the run trains on; `metrics` are of all that its ranks can see.
+    """
 
     run: RunShape
     samples: int
@@ -74,7 +59,7 @@ def build_context(
         host_memory_share=None if system is None else system.largest("host_memory_share"),
         memory_limit_bytes=None if limit is None else int(limit),
         cpus=None if system is None else system.smallest("cpus"),
-        gpus=() if gpu is None else _gpu_loads(gpu),
+        gpus=() if gpu is None else gpus_in_use(_gpu_loads(gpu), tables.get("step_memory"), run),
         metrics=stats_of(ranked),
         ranks=rank_means(ranked, sorted({rank for one in (system, gpu) if one is not None for rank in one.ranks})),
         course=course_in_time([(system, _HOST_METRICS), (gpu, _GPU_METRICS)]),

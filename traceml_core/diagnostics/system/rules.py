@@ -8,7 +8,8 @@ from typing import ClassVar
 from traceml_core.core.units import percent
 from traceml_core.diagnostics.judgement import Abstained, Rule
 from traceml_core.diagnostics.model import Issue, Severity
-from traceml_core.diagnostics.system.context import GpuLoad, SystemContext
+from traceml_core.diagnostics.system.context import SystemContext
+from traceml_core.diagnostics.system.gpu_load import GpuLoad
 from traceml_core.diagnostics.system.policy import SystemPolicy
 
 

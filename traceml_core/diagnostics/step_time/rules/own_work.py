@@ -160,16 +160,24 @@ class Warmup:
 
     def evaluate(self, steps: StepTimeContext, policy: StepTimePolicy) -> Issue | Abstained | None:
         """Say how many steps there are and how many it takes."""
-        if steps.judged_steps >= policy.minimum_steps:
+        missing = policy.minimum_steps - steps.judged_steps
+        if missing <= 0:
             return None
         return Issue(
             kind=self.kind,
             severity="info",
             section="step_time",
-            summary=f"{count(steps.steps)} steps, {count(steps.warmup_steps)} of them warm-up, are too few to judge.",
-            action=f"Train for at least {count(policy.minimum_steps - steps.judged_steps)} more steps.",
+            summary=f"{_few(steps)} too few to judge.",
+            action=f"Train for at least {count(missing)} more {'step' if missing == 1 else 'steps'}.",
             evidence={"steps": steps.steps, "warmup_steps": steps.warmup_steps},
         )
+
+
+def _few(steps: StepTimeContext) -> str:
+    if steps.steps == 1:
+        return "1 step is"
+    warmup = f", {count(steps.warmup_steps)} of them warm-up, are" if steps.warmup_steps else " are"
+    return f"{count(steps.steps)} steps{warmup}"
 
 
 def _total(times_ms: Mapping[str, float], phases: tuple[Phase, ...]) -> float:

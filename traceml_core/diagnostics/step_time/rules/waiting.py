@@ -8,7 +8,7 @@ from traceml_core.core.phases import Phase
 from traceml_core.core.units import milliseconds, percent, seconds
 from traceml_core.diagnostics.judgement import Abstained
 from traceml_core.diagnostics.model import Issue
-from traceml_core.diagnostics.step_time.advice import feed_faster, set_in_loader
+from traceml_core.diagnostics.step_time.advice import copy_faster, feed_faster, set_in_loader
 from traceml_core.diagnostics.step_time.context import StepTimeContext
 from traceml_core.diagnostics.step_time.policy import StepTimePolicy
 
@@ -65,8 +65,9 @@ class H2dBound:
 
     Why it matters: the copy can run beside the computation of the step before, and then costs nothing.
 
-    What to do: set pin_memory=True in the DataLoader, so that copies need not wait for the host; move smaller types
-    (uint8 images, int32 tokens) and convert on the device; keep what a step does not use out of the batch.
+    What to do: move smaller types (uint8 images, int32 tokens) and convert on the device; keep what a step does not
+    use out of the batch; copy with non_blocking=True from pinned memory (pin_memory=True in the DataLoader; the
+    Hugging Face Trainer sets it unless told otherwise), so that the host need not wait.
     """
 
     kind: ClassVar[str] = "H2D_BOUND"
@@ -81,8 +82,7 @@ class H2dBound:
         if severity is None:
             return None
         copy_ms = steps.mean_ms[Phase.H2D.key]
-        how = set_in_loader(steps.run.framework, "pin_memory=True")
-        action = f"{how}, and move smaller types to convert on the device."
+        action = copy_faster(steps.run)
         if not steps.run.on_accelerator:
             action = "Look at what moves or converts the batch before the step: on a CPU there is nothing to copy."
         return Issue(
