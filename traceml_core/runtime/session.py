@@ -58,10 +58,10 @@ def open_session(
         session = LiveSession(settings, facts, identity or RankIdentity(), started_ns)
         session.start(store, find_ticket, watched_pid)
     except Exception as error:  # noqa: BLE001 - an edge: whatever keeps TraceML from starting must not keep training
-        say(f"nothing is recorded: {_reason(error)}")
         with fail_open(logger, "stopping what was started"):
             if session is not None:
                 session.stop()
+        say(f"nothing is recorded: {_reason(error)}")
         return Session(started_ns)
     _OPEN[:] = [weakref.ref(session)]
     return session
