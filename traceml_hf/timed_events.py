@@ -18,7 +18,7 @@ logger = get_error_logger("Trainer")
 
 
 class Listener(NamedTuple):
-    """A callback that does something at one event, the slot of its time (null: not stamped), and its place in the list."""
+    """A callback that does something at one event, the slot of its time (null: not stamped), its place in the list."""
 
     callback: Any
     slot: int | None

@@ -7,6 +7,7 @@ copied or pickled to.
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +21,7 @@ class WatchedCall(ABC):
 
     def __init__(self, module: Any, name: str) -> None:
         """Stand in for what `module` has under `name`."""
-        self._module, self._name, self._call = module, name, getattr(module, name)
+        self._module, self._name, self.call = module, name, getattr(module, name)
 
     @abstractmethod
     def __call__(self, *inputs: Any, **options: Any) -> Any:
@@ -34,16 +35,18 @@ def watch_calls(module: Any, make: Callable[[Any, str], WatchedCall]) -> Callabl
     """Put `make(module, name)` in the place of a torch module's call, which has this name; returns what undoes it."""
     attributes = vars(module)
     name = CALL if attributes.get(COMPILED_CALL) is None else COMPILED_CALL  # the latter after `module.compile()`
-    before, watched = attributes.get(name), make(module, name)
+    had, watched = attributes.get(name) is not None, make(module, name)
     _pass_unseen_by_the_compiler(watched)
     attributes[name] = watched
+    references = weakref.ref(module), weakref.ref(watched)  # what undoes it must not keep the module alive
 
     def undo() -> None:
-        if attributes.get(name) is watched:
-            if before is None:
-                del attributes[name]
+        module, watched = references[0](), references[1]()
+        if module is not None and watched is not None and vars(module).get(name) is watched:
+            if had:
+                vars(module)[name] = watched.call
             else:
-                attributes[name] = before
+                del vars(module)[name]
 
     return undo
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 import torch
@@ -109,6 +111,46 @@ def test_a_disabled_callback_touches_nothing(accelerator, sessions):
         assert set(vars(accelerator)) == attributes
         train_epoch(accelerator, model, optimizer, loader)
     assert sessions[0].records == [] or not sessions[0].numbered
+
+
+@pytest.fixture
+def held():
+    """References to what `trained` made: whether somebody still holds it."""
+    references = []
+
+    def alive():
+        gc.collect()
+        return [type(reference()).__name__ for reference in references if reference() is not None]
+
+    alive.references = references
+    return alive
+
+
+def trained(accelerator, held):
+    things = prepared(accelerator)
+    train_epoch(accelerator, *things)
+    held.references.extend(weakref.ref(thing) for thing in things)
+
+
+@pytest.mark.parametrize("free", [Accelerator.free_memory, Accelerator.clear])
+def test_what_an_accelerator_frees_during_a_run_is_freed(accelerator, sessions, held, free):
+    with TraceMLCallback().attach(accelerator):
+        for _ in range(2):
+            trained(accelerator, held)
+            free(accelerator)
+            assert held() == []
+    assert len(sessions[0].numbered) == 12
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_run_that_is_over_holds_nothing_of_its_loop(sessions, held, enabled):
+    accelerator = Accelerator(cpu=True)
+    callback = TraceMLCallback(enabled=enabled).attach(accelerator)
+    trained(accelerator, held)
+    accelerator.end_training()
+    held.references.append(weakref.ref(accelerator))
+    del accelerator
+    assert held() == [] and callback is not None
 
 
 def test_a_bad_setting_raises_at_construction_and_names_what_is_accepted():
