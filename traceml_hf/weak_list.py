@@ -1,4 +1,4 @@
-"""A list of what a run follows without keeping it alive: a model that its loop lets go of is freed as without TraceML."""
+"""What a run follows without keeping it alive: a model that its loop lets go of is freed as without TraceML."""
 
 from __future__ import annotations
 

@@ -133,6 +133,38 @@ def test_a_second_session_joins_the_first_and_leaves_it_running(open_run, tmp_pa
     assert (summary_in(first.folder).run.status, summary_in(first.folder).run.steps) == ("completed", 8)
 
 
+def test_a_finished_run_that_nobody_closed_does_not_take_the_next_one_in(open_run):
+    first = open_run()
+    train(first, 3)
+    first.finish("failed")
+    second = open_run()
+    assert first._runtime.is_stopped
+    train(second, 5)
+    second.close()
+    assert [summary_in(one.folder).run.steps for one in (first, second)] == [3, 5]
+
+
+def test_a_run_that_begins_while_another_thread_waits_for_a_report_is_a_run_of_its_own(open_run, monkeypatch):
+    first = open_run()
+    train(first, 3)
+    waits, goes_on, wait = threading.Event(), threading.Event(), first._runtime.wait
+
+    def wait_longer(timeout_s):
+        waits.set()
+        return goes_on.wait(LIMIT_S) and wait(timeout_s)
+
+    monkeypatch.setattr(first._runtime, "wait", wait_longer)
+    ending = threading.Thread(target=first.close)
+    ending.start()
+    assert waits.wait(LIMIT_S)
+    second = open_run()
+    train(second, 5)
+    goes_on.set()
+    ending.join()
+    second.close()
+    assert [summary_in(one.folder).run.steps for one in (first, second)] == [3, 5]
+
+
 def test_a_copy_of_a_session_is_off(open_run):
     session = open_run()
     for copied in (copy.deepcopy(session), pickle.loads(pickle.dumps(session))):

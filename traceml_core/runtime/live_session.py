@@ -55,6 +55,8 @@ class LiveSession(Session):
         self._guard = RunGuard(self._left_open)
         self._finished = False
         self._closed = False
+        self.is_ending = False
+        """Whether it waits for its report, on this thread or another."""
         self._pid = os.getpid()
 
     @property
@@ -122,8 +124,12 @@ class LiveSession(Session):
             with fail_open(logger, "undoing what the adapter did"):
                 if undo is not None:
                     undo()
-            with fail_open(logger, "finishing the run"):
-                self._end(runtime, status, error)
+            self.is_ending = True
+            try:
+                with fail_open(logger, "finishing the run"):
+                    self._end(runtime, status, error)
+            finally:
+                self.is_ending = False
         return None if runtime.report is None else runtime.report.verdict
 
     def close(self, status: RunStatus = "completed", error: BaseException | RunError | None = None) -> None:

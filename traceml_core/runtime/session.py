@@ -51,8 +51,11 @@ def open_session(
         _say_off_once()
         return Session(started_ns)
     first = _OPEN[0]() if _OPEN else None
-    if first is not None and first.is_open:
-        return JoinedSession(first, facts)
+    if first is not None:
+        if first.is_open:
+            return JoinedSession(first, facts)
+        if not first.is_ending:
+            first.close()  # its training is over, and whoever opened it has not come to this
     session: LiveSession | None = None
     try:
         session = LiveSession(settings, facts, identity or RankIdentity(), started_ns)
