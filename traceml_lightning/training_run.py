@@ -66,7 +66,8 @@ class TrainingRun:
     def training_starts(self) -> None:
         """Note what is known only now."""
         with fail_open(logger, "reading the trainer"):
-            self.steps.start_at(self._trainer.global_step)
+            if not self.steps.steps_done:  # else this run is a part of one that has done steps
+                self.steps.start_at(self._trainer.global_step)
             loader = next(iter(training_loaders(self._trainer)), None)
             if loader is not None:
                 self._session.describe(**loader_facts(loader))

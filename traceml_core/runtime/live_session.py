@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from traceml_core.core.identity import RankIdentity
+from traceml_core.core.phases import Phase
 from traceml_core.core.run_folder import RunFolder
 from traceml_core.core.settings import ReportStyle, Settings
 from traceml_core.instrumentation.phase_clock import PhaseClock
@@ -260,6 +261,10 @@ class JoinedSession(Session):
     def describe(self, **facts: Any) -> None:
         """Tell the first session."""
         self._first.describe(**facts)
+
+    def close(self, status: RunStatus = "completed", error: BaseException | RunError | None = None) -> None:
+        """What follows is no longer this one's teardown; the run goes on."""
+        self.clock.leave(Phase.TEARDOWN)
 
     def live_verdict(self) -> Verdict | None:
         """The first session's."""

@@ -176,6 +176,17 @@ def test_a_run_of_somebody_else_takes_the_training_in_and_gets_its_hooks_taken_o
     assert recorded().summary.run.steps == 6
 
 
+def test_two_trainings_in_a_run_of_somebody_else_are_both_told(tmp_path, recorded):
+    from traceml_core.sdk import trace_run
+
+    with trace_run(runs_dir=str(tmp_path / "runs"), report="off"):
+        for _ in range(2):
+            trainer(tmp_path, model=Tiny(forward_ms=2)).train()
+    run = recorded()
+    assert list(run.steps["step"]) == list(range(1, 13))
+    assert (run.steps["forward_ns"] >= 2e6).all()
+
+
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
 def test_a_copy_of_a_trainer_trains_itself(duplicate, tmp_path):
     AcceleratorState._reset_state(True)  # after an error Accelerate keeps references that cannot be pickled
