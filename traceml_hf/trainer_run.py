@@ -11,9 +11,8 @@ import msgspec
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import Settings
 from traceml_core.loggers.error_log import fail_open, get_error_logger
-from traceml_core.runtime.session import Session, open_session
+from traceml_core.runtime.session import CAUGHT, Session, open_session
 from traceml_core.telemetry.facts import RunFacts
-from traceml_core.telemetry.messages import RunError
 from traceml_hf.accelerate_facts import facts_of, identity_of, store_of
 from traceml_hf.trainer_entry import trains_among_callers
 from traceml_hf.trainer_loop import TrainerLoop
@@ -21,7 +20,6 @@ from traceml_hf.trainer_trackers import open_trackers, write_numbers, write_verd
 from traceml_hf.trainer_watch import TrainerWatch
 
 logger = get_error_logger("Trainer")
-CAUGHT = RunError("unknown", "training was left by an exception that was caught, and began again")
 
 
 class TrainerRun:

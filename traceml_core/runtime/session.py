@@ -17,7 +17,9 @@ from traceml_core.runtime.live_session import JoinedSession, LiveSession
 from traceml_core.runtime.rendezvous import FindTicket, Store
 from traceml_core.runtime.session_base import Session as Session
 from traceml_core.telemetry.facts import RunFacts
+from traceml_core.telemetry.messages import RunError
 
+CAUGHT = RunError("unknown", "training was left by an exception that was caught, and began again")
 logger = get_error_logger("Session")
 
 

@@ -149,12 +149,20 @@ def test_a_run_ends_with_its_training_where_somebody_replaced_the_list_of_callba
 
 
 class TrainsAnother(TrainerCallback):
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, shared=None):
+        self.folder, self.shared = folder, shared
 
     def on_step_end(self, args, state, control, **_):
-        if state.global_step == 2:
+        if state.global_step == 2 and self.shared is None:
             trainer(self.folder).train()
+        elif state.global_step == 2:
+            trainer(self.folder, self.shared, settings=False).train()
+
+
+class Fails(TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 4:
+            raise IndexError("no such sample")
 
 
 def test_a_training_inside_another_one_is_a_part_of_it(tmp_path, recorded, capsys):
@@ -163,6 +171,16 @@ def test_a_training_inside_another_one_is_a_part_of_it(tmp_path, recorded, capsy
     assert list(run.steps["step"]) == [1, 2, 3, 4, 5, 6]
     assert run.owners["callbacks", "TrainsAnother"] > 10
     assert "inside another" in capsys.readouterr().err
+
+
+def test_a_run_ends_with_its_training_where_the_same_callback_was_in_one_inside_it(tmp_path, recorded):
+    ours = TraceMLCallback(runs_dir=str(tmp_path / "runs"), report="off")
+    outer = trainer(tmp_path, ours, TrainsAnother(tmp_path, ours), Fails(), settings=False)
+    with pytest.raises(IndexError):
+        outer.train()
+    told = recorded().summary.run
+    assert (told.status, told.steps) == ("failed", 4)
+    assert type(outer.callback_handler.callbacks) is list and "backward" not in vars(outer.accelerator)
 
 
 def test_a_run_of_somebody_else_takes_the_training_in_and_gets_its_hooks_taken_off(tmp_path, recorded):
