@@ -19,6 +19,7 @@ from traceml_core.core.settings import resolve_settings
 from traceml_core.runtime import lifecycle, live_session, rendezvous, run_opening, spawn
 from traceml_core.runtime.session import Session, open_session
 from traceml_core.telemetry.facts import LoaderFacts, RunFacts
+from traceml_core.transport.listener import open_listener
 
 
 def test_a_run_ends_with_a_verdict_a_card_and_its_files(open_run, capfd):
@@ -163,6 +164,16 @@ def test_a_run_that_begins_while_another_thread_waits_for_a_report_is_a_run_of_i
     ending.join()
     second.close()
     assert [summary_in(one.folder).run.steps for one in (first, second)] == [3, 5]
+
+
+def test_runs_that_follow_each_other_may_have_one_port(open_run):
+    with open_listener() as listener:
+        port = listener.getsockname()[1]
+    for _ in range(4):
+        session = open_run(port=port)
+        assert session.enabled
+        train(session, 2)
+        session.close()
 
 
 def test_a_copy_of_a_session_is_off(open_run):

@@ -154,9 +154,11 @@ class LiveSession(Session):
         if self._runtime is not None:
             self._runtime.stop(timeout_s)
         if self._aggregator is not None:
-            # With the report the aggregator has written its last; there is nothing to wait for.
+            # With the report the aggregator has written its last; what there is to wait for then is a port of the user's
+            # choice, which the next run may need.
             has_report = self._runtime is not None and self._runtime.report is not None
-            self._aggregator.stop(0.0 if has_report else max(until_s - time.monotonic(), 0.0))
+            is_awaited = not has_report or self._settings.port != 0
+            self._aggregator.stop(max(until_s - time.monotonic(), 0.0) if is_awaited else 0.0)
         close_error_log()
 
     def _open_or_join(self, store: Store | None) -> FindTicket:
