@@ -63,6 +63,17 @@ def test_the_next_run_ends_one_that_has_trained_and_was_left_open_outside_a_bloc
         assert sessions[1].ended is None
 
 
+def test_one_callback_may_be_attached_to_one_accelerator_after_another(sessions):
+    callback = TraceMLCallback()
+    for _ in range(2):
+        accelerator = Accelerator(cpu=True)
+        callback.attach(accelerator)
+        train_epoch(accelerator, *prepared(accelerator))
+    callback.close()
+    assert [len(session.numbered) for session in sessions] == [6, 6]
+    assert [session.ended for session in sessions] == [("completed", None)] * 2
+
+
 def test_accelerators_that_are_attached_one_by_one_before_training_end_no_run(sessions):
     callbacks = [TraceMLCallback().attach(Accelerator(cpu=True)) for _ in range(2)]
     assert [session.ended for session in sessions] == [None, None]
