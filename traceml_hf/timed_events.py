@@ -14,6 +14,7 @@ from traceml_core.loggers.error_log import fail_open, get_error_logger
 
 METHOD = "call_event"
 TRACKERS = "transformers.integrations"
+NOT_YET: list[Any] = [None]
 logger = get_error_logger("Trainer")
 
 
@@ -56,8 +57,8 @@ class TimedEvents:
         self._before = vars(handler).get(METHOD)
         self._call_event = handler.call_event
         # The handler's list is in use now, and may yet change: ours takes its place at the next event.
-        self._callbacks = TimedCallbacks((), clock, self._slot)
-        self._callbacks.known = [self]
+        self._callbacks = TimedCallbacks((), clock)
+        self._callbacks.known = NOT_YET
         handler.call_event = self
 
     def __call__(self, event: str, args: Any, state: Any, control: Any, **options: Any) -> Any:
@@ -98,7 +99,7 @@ class TimedEvents:
 
     def _look_again(self) -> None:
         callbacks, handler = self._callbacks, self._handler
-        if callbacks.known == [self]:
+        if callbacks.known is NOT_YET:
             callbacks.extend(handler.callbacks)
             handler.callbacks = callbacks
         callbacks.known = list(callbacks)
@@ -106,14 +107,7 @@ class TimedEvents:
 
     def _who_listens(self, event: str) -> list[Listener]:
         known = enumerate(self._callbacks.known)
-        return [Listener(one, self._slot(one), place) for place, one in known if not _does_nothing(one, event)]
-
-    def _slot(self, callback: Any) -> int | None:
-        kind = type(callback)
-        if kind is DefaultFlowCallback:
-            return None  # the trainer's own decisions: a comparison or two
-        phase = Phase.LOGGING if kind.__module__.startswith(TRACKERS) else Phase.CALLBACKS
-        return self._clock.slot(phase, kind.__name__)
+        return [Listener(one, _slot(self._clock, one), place) for place, one in known if not _does_nothing(one, event)]
 
 
 class TimedCallbacks(list[Any]):
@@ -123,11 +117,10 @@ class TimedCallbacks(list[Any]):
     does. A copy or pickle of it is a plain list.
     """
 
-    def __init__(self, callbacks: Sequence[Any], clock: PhaseClock, slot_of: Callable[[Any], int | None]) -> None:
+    def __init__(self, callbacks: Sequence[Any], clock: PhaseClock) -> None:
         """Hold `callbacks`. `called` are those that the next pass is for, out of those that were `known`."""
         super().__init__(callbacks)
         self._clock = clock
-        self._slot_of = slot_of
         self.known: list[Any] = []
         self.called: Sequence[Listener] | None = None
 
@@ -158,13 +151,21 @@ class TimedCallbacks(list[Any]):
         """Whoever has this place in the list when it is their turn, and those after it."""
         note, now = self._clock.note, self._clock.now
         while place < len(self):
-            slot = self._slot_of(self[place])
+            slot = _slot(self._clock, self[place])
             if slot is not None:
                 note((slot, now()))
             yield self[place]
             if slot is not None:
                 note((~slot, now()))
             place += 1
+
+
+def _slot(clock: PhaseClock, callback: Any) -> int | None:
+    kind = type(callback)
+    if kind is DefaultFlowCallback:
+        return None  # the trainer's own decisions: a comparison or two
+    phase = Phase.LOGGING if kind.__module__.startswith(TRACKERS) else Phase.CALLBACKS
+    return clock.slot(phase, kind.__name__)
 
 
 def _does_nothing(callback: Any, event: str) -> bool:
