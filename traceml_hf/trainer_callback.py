@@ -102,6 +102,8 @@ class TraceMLCallback(TrainerCallback):
                     _say(state, "a second TraceMLCallback in one trainer does nothing")
             elif TrainerRun.has_inside(trainer):
                 _say(state, "a training inside another one is told as a part of that")
+            elif TrainerRun.is_elsewhere():
+                _say(state, "a training beside one in another thread is not recorded")
             else:
                 self._await_training(trainer)
                 self._run_closed()

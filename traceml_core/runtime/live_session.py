@@ -154,7 +154,7 @@ class LiveSession(Session):
         if self._runtime is not None:
             self._runtime.stop(timeout_s)
         if self._aggregator is not None:
-            # With the report the aggregator has written its last; what there is to wait for then is a port of the user's
+            # With the report the aggregator has written its last: there is nothing to wait for but a port of the user's
             # choice, which the next run may need.
             has_report = self._runtime is not None and self._runtime.report is not None
             is_awaited = not has_report or self._settings.port != 0

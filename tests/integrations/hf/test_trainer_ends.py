@@ -10,6 +10,7 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import weakref
@@ -159,6 +160,13 @@ class TrainsAnother(TrainerCallback):
             trainer(self.folder, self.shared, settings=False).train()
 
 
+class TrainsBeside(TrainsAnother):
+    def on_step_end(self, *arguments, **options):
+        beside = threading.Thread(target=super().on_step_end, args=arguments, kwargs=options)
+        beside.start()
+        beside.join()
+
+
 class Fails(TrainerCallback):
     def on_step_end(self, args, state, control, **_):
         if state.global_step == 4:
@@ -171,6 +179,13 @@ def test_a_training_inside_another_one_is_a_part_of_it(tmp_path, recorded, capsy
     assert list(run.steps["step"]) == [1, 2, 3, 4, 5, 6]
     assert run.owners["callbacks", "TrainsAnother"] > 10
     assert "inside another" in capsys.readouterr().err
+
+
+def test_a_training_in_another_thread_leaves_the_run_alone(tmp_path, recorded, capsys):
+    trainer(tmp_path, TrainsBeside(tmp_path)).train()
+    told = recorded().summary.run
+    assert (told.status, told.steps) == ("completed", 6)
+    assert "in another thread" in capsys.readouterr().err
 
 
 def test_a_run_ends_with_its_training_where_the_same_callback_was_in_one_inside_it(tmp_path, recorded):
