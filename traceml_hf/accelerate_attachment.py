@@ -20,6 +20,7 @@ from traceml_hf.accelerate_loaders import install, remove
 from traceml_hf.accelerate_steps import StepTracker
 from traceml_hf.accelerate_trackers import log_verdict
 from traceml_hf.loader_role import LoaderRole
+from traceml_hf.stock_copies import leave_out_no_longer, leave_out_of_copies
 from traceml_hf.tracked_forward import TrackedForward
 from traceml_hf.watched_calls import watch_calls
 from traceml_hf.weak_list import WeakList
@@ -116,6 +117,7 @@ class Attachment:
     def _watch_everything(self) -> None:
         accelerator = self.accelerator
         vars(accelerator)[MARK] = self
+        leave_out_of_copies(accelerator, MARK, self)
         for name in METHODS_THAT_PREPARE:
             self._replace(accelerator, name, self._preparing_call)
         for name, phase in PHASE_OF_METHOD.items():
@@ -141,6 +143,7 @@ class Attachment:
         self._tracker.close()
         if vars(self.accelerator).get(MARK) is self:
             del vars(self.accelerator)[MARK]
+        leave_out_no_longer(self.accelerator, MARK)
         while self._undo:
             with fail_open(_logger, "taking a hook off"):
                 self._undo.pop()()
@@ -154,8 +157,10 @@ class Attachment:
         before = vars(owner).get(name)
         replacement = functools.wraps(original)(make(original))
         vars(owner)[name] = replacement
+        leave_out_of_copies(owner, name, replacement, before)
 
         def put_back() -> None:
+            leave_out_no_longer(owner, name)
             if vars(owner).get(name) is not replacement:
                 return
             if before is None:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from traceml_hf.stock_copies import leave_out_no_longer, leave_out_of_copies
+
 CALL, COMPILED_CALL = "_call_impl", "_compiled_call_impl"
 
 
@@ -35,14 +37,19 @@ def watch_calls(module: Any, make: Callable[[Any, str], WatchedCall]) -> Callabl
     """Put `make(module, name)` in the place of a torch module's call, which has this name; returns what undoes it."""
     attributes = vars(module)
     name = CALL if attributes.get(COMPILED_CALL) is None else COMPILED_CALL  # the latter after `module.compile()`
-    had, watched = attributes.get(name) is not None, make(module, name)
+    before, watched = attributes.get(name), make(module, name)
+    had = before is not None
     _pass_unseen_by_the_compiler(watched)
     attributes[name] = watched
+    leave_out_of_copies(module, name, watched, before)
     references = weakref.ref(module), weakref.ref(watched)  # what undoes it must not keep the module alive
 
     def undo() -> None:
         module, watched = references[0](), references[1]()
-        if module is not None and watched is not None and vars(module).get(name) is watched:
+        if module is None:
+            return
+        leave_out_no_longer(module, name)
+        if watched is not None and vars(module).get(name) is watched:
             if had:
                 vars(module)[name] = watched.call
             else:

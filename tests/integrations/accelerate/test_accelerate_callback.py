@@ -207,6 +207,36 @@ def test_end_training_closes_the_run_and_the_block_after_it_nothing(accelerator,
     assert len(sessions) == 1
 
 
+def pickled(one):
+    return pickle.loads(pickle.dumps(one))
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickled, torch.nn.Module._replicate_for_data_parallel])
+def test_a_copy_of_a_model_runs_itself(accelerator, sessions, duplicate):
+    model = Model()
+    with TraceMLCallback().attach(accelerator):
+        prepared_model = accelerator.prepare(model)
+        if duplicate is torch.nn.Module._replicate_for_data_parallel:
+            copied = prepared_model._replicate_for_data_parallel()  # as torch's DataParallel does
+        else:
+            copied = duplicate(prepared_model)
+        calls = []
+        copied.forward = calls.append
+        copied("its own")
+    assert calls == ["its own"]
+    for one in (copied, model):
+        assert not [value for value in vars(one).values() if type(value).__module__.startswith("traceml")]
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, pickled])
+def test_a_copy_of_an_accelerator_is_one_without_a_run(accelerator, sessions, duplicate):
+    stock = set(vars(duplicate(accelerator)))
+    with TraceMLCallback().attach(accelerator):
+        assert set(vars(duplicate(accelerator))) == stock
+        assert "backward" in vars(accelerator)
+    assert set(vars(accelerator)) == stock
+
+
 def test_a_loader_copied_or_pickled_during_a_run_still_works(accelerator, sessions):
     with TraceMLCallback().attach(accelerator):
         _, _, loader = prepared(accelerator)
