@@ -10,7 +10,7 @@ from traceml_core.core.phases import Phase
 from traceml_core.core.settings import SettingsArguments, resolve_settings
 from traceml_core.instrumentation.batch_size import size_of
 from traceml_core.loggers.error_log import fail_open, get_error_logger
-from traceml_core.runtime.lifecycle import say
+from traceml_core.runtime.console import say
 from traceml_lightning.framework import lightning_module
 from traceml_lightning.training_run import TrainingRun
 

@@ -17,8 +17,7 @@ from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.aggregator_config import AggregatorConfig
-from traceml_core.runtime.console import say as say
-from traceml_core.runtime.console import say_in_passing, shown
+from traceml_core.runtime.console import say, say_in_passing, shown
 from traceml_core.runtime.dashboard_socket import dashboard_socket
 from traceml_core.runtime.forked import let_go_when_forked
 from traceml_core.runtime.sampler_registry import samplers_for

@@ -306,7 +306,7 @@ def _recorder(clock: PhaseClock, facts: RunFacts, started_ns: int) -> StepRecord
         from traceml_core.instrumentation.device_timeline import cuda_timeline
         from traceml_core.instrumentation.step_memory import cuda_step_memory
 
-        return StepRecorder(clock, started_ns=started_ns, device=cuda_timeline(clock), memory=cuda_step_memory())
+        return StepRecorder(clock, started_ns=started_ns, device=cuda_timeline(), memory=cuda_step_memory())
     return StepRecorder(clock, started_ns=started_ns)
 
 
