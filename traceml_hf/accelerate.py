@@ -56,15 +56,15 @@ class TraceMLCallback:
         started_ns = perf_counter_ns()  # the run's wall time begins here: what we import is part of it
         if not hasattr(accelerator, "prepare") or not hasattr(accelerator, "backward"):
             raise TypeError(f"attach() takes an accelerate.Accelerator, not {type(accelerator).__name__}")
-        from traceml_core.runtime.lifecycle import say
+        from traceml_core.runtime.console import say
+        from traceml_hf.accelerate_attachment import Attachment
 
+        if _MARK not in vars(accelerator):
+            Attachment.close_left_open()
         if _MARK in vars(accelerator) or (self._attachment is not None and self._attachment.is_open):
             if accelerator.is_main_process:
                 say("a run is attached here already; this attach() does nothing")
             return self
-        from traceml_hf.accelerate_attachment import Attachment
-
-        Attachment.close_left_open()
         self._attachment = Attachment(accelerator, self._settings, started_ns)
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -19,8 +20,10 @@ from traceml_hf.accelerate_loaders import install, remove
 from traceml_hf.accelerate_steps import StepTracker
 from traceml_hf.accelerate_trackers import log_verdict
 from traceml_hf.loader_role import LoaderRole
+from traceml_hf.stock_copies import leave_out_no_longer, leave_out_of_copies
 from traceml_hf.tracked_forward import TrackedForward
 from traceml_hf.watched_calls import watch_calls
+from traceml_hf.weak_list import WeakList
 
 MARK = "_traceml_attachment"
 PHASE_OF_METHOD = {
@@ -60,9 +63,9 @@ class Attachment:
         self._unmeasured = dict.fromkeys(self._facts.unmeasured)
         self._splits = self._facts.unmeasured == (Phase.GRAD_SYNC.key,)
         self._undo: list[Callable[[], object]] = []
-        self._loaders: list[tuple[Any, LoaderRole]] = []
-        self._models: list[Any] = []
-        self._optimizers: list[Any] = []
+        self._loaders: list[tuple[weakref.ref[Any], LoaderRole]] = []
+        self._models = WeakList()
+        self._optimizers = WeakList()
         self._preparing = 0
         self._closed = False
         self.in_block = False
@@ -72,10 +75,12 @@ class Attachment:
         self._session.status_at_exit = "completed"  # the end of the process is one of the ways to end such a run
         self._tracker = self._make_tracker()
         self._session.on_end = self._take_off
+        if not self._session.enabled:
+            self._take_off()
+            return
         self._open.append(self)
-        if self._session.enabled:
-            with fail_open(_logger, "attaching to the accelerator"):
-                self._watch_everything()
+        with fail_open(_logger, "attaching to the accelerator"):
+            self._watch_everything()
 
     @property
     def is_open(self) -> bool:
@@ -86,13 +91,13 @@ class Attachment:
         """End the run: take everything off, write the verdict to the trackers, print the card. Safe to repeat."""
         if self._closed:
             return
-        status = status_of(error)
+        accelerator, status = self.accelerator, status_of(error)
         error = None if status == "completed" else error
         verdict = self._session.finish(status, error)
         self._take_off()
         if verdict is not None and self._settings.trackers:
             with fail_open(_logger, "writing to the trackers"):
-                log_verdict(self.accelerator, verdict, self._session.steps.step, with_text=True)
+                log_verdict(accelerator, verdict, self._session.steps.step, with_text=True)
         self._session.close(status, error)
 
     def _make_tracker(self) -> StepTracker:
@@ -112,6 +117,7 @@ class Attachment:
     def _watch_everything(self) -> None:
         accelerator = self.accelerator
         vars(accelerator)[MARK] = self
+        leave_out_of_copies(accelerator, MARK, self)
         for name in METHODS_THAT_PREPARE:
             self._replace(accelerator, name, self._preparing_call)
         for name, phase in PHASE_OF_METHOD.items():
@@ -128,16 +134,20 @@ class Attachment:
                 self._watch_prepared(prepared)
 
     def _take_off(self) -> None:
-        """Leave every instance as it was found; whoever ends the run, a notebook's failed cell included, calls this."""
+        """Leave every instance as it was found, and hold none; whoever ends the run, a notebook's failed cell too."""
+        if self._closed:
+            return
         self._closed = True
         if self in self._open:
             self._open.remove(self)
         self._tracker.close()
         if vars(self.accelerator).get(MARK) is self:
             del vars(self.accelerator)[MARK]
+        leave_out_no_longer(self.accelerator, MARK)
         while self._undo:
             with fail_open(_logger, "taking a hook off"):
                 self._undo.pop()()
+        self.accelerator = None
 
     def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         """Put `make(method)` over a method, on the instance alone, until the run closes."""
@@ -147,8 +157,10 @@ class Attachment:
         before = vars(owner).get(name)
         replacement = functools.wraps(original)(make(original))
         vars(owner)[name] = replacement
+        leave_out_of_copies(owner, name, replacement, before)
 
         def put_back() -> None:
+            leave_out_no_longer(owner, name)
             if vars(owner).get(name) is not replacement:
                 return
             if before is None:
@@ -174,12 +186,12 @@ class Attachment:
 
     def _engine_backward_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """DeepSpeed and Megatron-LM step inside `backward`, at the last micro-batch of a window."""
-        backward = self._tracker.backward_call(original)
+        accelerator, backward = self.accelerator, self._tracker.backward_call(original)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             result = backward(*args, **kwargs)
-            if self.accelerator.sync_gradients:
-                self._tracker.optimizer_ends(self.accelerator)
+            if accelerator.sync_gradients:
+                self._tracker.optimizer_ends(accelerator)
             return result
 
         return call
@@ -231,7 +243,7 @@ class Attachment:
             self._watch_loader(prepared)
 
     def _watch_model(self, model: Any) -> None:
-        if any(known is model for known in self._models):
+        if model in self._models:
             return
         self._models.append(model)
         self._undo.append(watch_calls(model, functools.partial(TrackedForward, self._tracker)))
@@ -255,7 +267,7 @@ class Attachment:
 
     def _watch_optimizer(self, accelerated: Any) -> None:
         optimizer = accelerated.optimizer
-        if any(known is optimizer for known in self._optimizers):
+        if optimizer in self._optimizers:
             return
         self._optimizers.append(optimizer)
         if hasattr(optimizer, "register_step_pre_hook"):
@@ -270,14 +282,15 @@ class Attachment:
         role = install(loader, self._tracker)
         if role is None:
             return
-        self._loaders.append((loader, role))
-        self._undo.append(functools.partial(remove, loader))
+        reference = weakref.ref(loader)
+        self._loaders.append((reference, role))
+        self._undo.append(functools.partial(_remove_where_it_is, reference))
         if copies_out_of_sight(self.accelerator, loader):
             self._describe_unmeasured(Phase.H2D.key)
 
     def _describe_loader(self, role: LoaderRole) -> None:
-        for loader, known in self._loaders:
-            if known is role:
+        for reference, known in self._loaders:
+            if known is role and (loader := reference()) is not None:
                 self._session.describe(**loader_facts(loader))
 
     def _describe_unmeasured(self, key: str) -> None:
@@ -296,3 +309,9 @@ class Attachment:
                 log_verdict(self.accelerator, verdict, steps.step, with_text=False)
             finally:
                 self._session.clock.leave(Phase.LOGGING)
+
+
+def _remove_where_it_is(reference: weakref.ref[Any]) -> None:
+    loader = reference()
+    if loader is not None:
+        remove(loader)

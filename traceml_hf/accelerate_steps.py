@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from threading import get_ident
 from typing import Any, TypeVar, cast
 
@@ -86,8 +86,8 @@ class StepTracker:
         clock: PhaseClock,
         steps: StepRecorder,
         *,
-        models: list[Any],
-        optimizers: list[Any],
+        models: Collection[Any],
+        optimizers: Collection[Any],
         grad_enabled: Callable[[], bool],
         on_training_loader: Callable[[LoaderRole], None],
         on_unmeasured: Callable[[str], None],

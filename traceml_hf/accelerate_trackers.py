@@ -16,12 +16,11 @@ def log_verdict(accelerator: Any, verdict: Verdict, step: int, *, with_text: boo
     Words go only to trackers that hold text. W&B refuses a step below its newest one, so it gets none and files the
     numbers under its present step.
     """
-    text = f"{verdict.kind} ({verdict.severity}): {verdict.summary} {verdict.action}"
     for tracker in accelerator.trackers:
         with fail_open(_logger, f"writing to the tracker {tracker.name}"):
             tracker.log(verdict.metrics, step=None if tracker.name == "wandb" else step)
             if with_text and tracker.name in _WRITE_TEXT:
-                _WRITE_TEXT[tracker.name](tracker.tracker, text, step)
+                _WRITE_TEXT[tracker.name](tracker.tracker, verdict.words, step)
 
 
 def _tensorboard(writer: Any, text: str, step: int) -> None:

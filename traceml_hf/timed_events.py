@@ -14,14 +14,16 @@ from traceml_core.loggers.error_log import fail_open, get_error_logger
 
 METHOD = "call_event"
 TRACKERS = "transformers.integrations"
+NOT_YET: list[Any] = [None]
 logger = get_error_logger("Trainer")
 
 
 class Listener(NamedTuple):
-    """A callback that does something at one event, and the slot of its time; null where that is not stamped."""
+    """A callback that does something at one event, the slot of its time (null: not stamped), its place in the list."""
 
     callback: Any
     slot: int | None
+    place: int
 
 
 class TimedEvents:
@@ -29,7 +31,7 @@ class TimedEvents:
 
     Ours come first so that an event's time is told before others add to it, and so that results are written before
     trackers close. Callbacks that do nothing at an event are not called for it, and where none does anything nobody is:
-    that pays for the stamps around the others. Who does is looked up anew in every epoch.
+    that pays for the stamps around the others. Who does is looked up anew in every epoch, and where the list changes.
     """
 
     __slots__ = (
@@ -39,7 +41,6 @@ class TimedEvents:
         "_clock",
         "_events",
         "_handler",
-        "_known",
         "_listeners",
         "_when_over",
     )
@@ -53,10 +54,11 @@ class TimedEvents:
         self._events = events
         self._when_over = when_over
         self._listeners: dict[str, Sequence[Listener]] = {}
-        self._known: list[Any] = []
         self._before = vars(handler).get(METHOD)
         self._call_event = handler.call_event
-        self._callbacks = handler.callbacks = TimedCallbacks(handler.callbacks, clock)
+        # The handler's list is in use now, and may yet change: ours takes its place at the next event.
+        self._callbacks = TimedCallbacks((), clock)
+        self._callbacks.known = NOT_YET
         handler.call_event = self
 
     def __call__(self, event: str, args: Any, state: Any, control: Any, **options: Any) -> Any:
@@ -69,9 +71,8 @@ class TimedEvents:
                 with fail_open(logger, f"hearing of {event}"):
                     raise
         callbacks = self._callbacks
-        if callbacks != self._known or event == "on_epoch_begin":  # some may have come or gone, or changed
-            self._known = list(callbacks)
-            self._listeners.clear()
+        if callbacks != callbacks.known or event == "on_epoch_begin":  # some may have come or gone, or changed
+            self._look_again()
         listeners = self._listeners.get(event)
         if listeners is None:
             listeners = self._listeners[event] = self._who_listens(event)
@@ -96,27 +97,31 @@ class TimedEvents:
         if handler.callbacks is self._callbacks:
             handler.callbacks = list(self._callbacks)
 
-    def _who_listens(self, event: str) -> list[Listener]:
-        return [Listener(one, self._slot(one)) for one in self._known if not _does_nothing(one, event)]
+    def _look_again(self) -> None:
+        callbacks, handler = self._callbacks, self._handler
+        if callbacks.known is NOT_YET:
+            callbacks.extend(handler.callbacks)
+            handler.callbacks = callbacks
+        callbacks.known = list(callbacks)
+        self._listeners.clear()
 
-    def _slot(self, callback: Any) -> int | None:
-        kind = type(callback)
-        if kind is DefaultFlowCallback:
-            return None  # the trainer's own decisions: a comparison or two
-        phase = Phase.LOGGING if kind.__module__.startswith(TRACKERS) else Phase.CALLBACKS
-        return self._clock.slot(phase, kind.__name__)
+    def _who_listens(self, event: str) -> list[Listener]:
+        known = enumerate(self._callbacks.known)
+        return [Listener(one, _slot(self._clock, one), place) for place, one in known if not _does_nothing(one, event)]
 
 
 class TimedCallbacks(list[Any]):
     """The handler's list. The one pass over it that calls an event yields those listening, and stamps their time.
 
-    The order of the list does not change. A copy or pickle of it is a plain list.
+    The order of the list does not change. Where a callback changes the list, the pass goes on as one over a plain list
+    does. A copy or pickle of it is a plain list.
     """
 
     def __init__(self, callbacks: Sequence[Any], clock: PhaseClock) -> None:
-        """Hold `callbacks`. `called` are those that the next pass over the list is for."""
+        """Hold `callbacks`. `called` are those that the next pass is for, out of those that were `known`."""
         super().__init__(callbacks)
         self._clock = clock
+        self.known: list[Any] = []
         self.called: Sequence[Listener] | None = None
 
     def __iter__(self) -> Iterator[Any]:
@@ -130,14 +135,37 @@ class TimedCallbacks(list[Any]):
         return [copy.deepcopy(callback, memo) for callback in super().__iter__()]
 
     def _stamped(self, called: Sequence[Listener]) -> Iterator[Any]:
-        note, now = self._clock.note, self._clock.now
-        for callback, slot in called:
+        note, now, known = self._clock.note, self._clock.now, self.known
+        for callback, slot, place in called:
             if slot is None:
                 yield callback
             else:
                 note((slot, now()))
                 yield callback
                 note((~slot, now()))
+            if self != known:
+                yield from self._rest(place + 1)
+                return
+
+    def _rest(self, place: int) -> Iterator[Any]:
+        """Whoever has this place in the list when it is their turn, and those after it."""
+        note, now = self._clock.note, self._clock.now
+        while place < len(self):
+            slot = _slot(self._clock, self[place])
+            if slot is not None:
+                note((slot, now()))
+            yield self[place]
+            if slot is not None:
+                note((~slot, now()))
+            place += 1
+
+
+def _slot(clock: PhaseClock, callback: Any) -> int | None:
+    kind = type(callback)
+    if kind is DefaultFlowCallback:
+        return None  # the trainer's own decisions: a comparison or two
+    phase = Phase.LOGGING if kind.__module__.startswith(TRACKERS) else Phase.CALLBACKS
+    return clock.slot(phase, kind.__name__)
 
 
 def _does_nothing(callback: Any, event: str) -> bool:

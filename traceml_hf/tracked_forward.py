@@ -20,6 +20,6 @@ class TrackedForward(WatchedCall):
         """Call the module."""
         self._begins(self._module)
         try:
-            return self._call(*inputs, **options)
+            return self.call(*inputs, **options)
         finally:
             self._ends(self._module)

@@ -95,7 +95,6 @@ class TraceMLCallback(TrainerCallback):
             return
         with fail_open(logger, "opening the run"):
             trainer = trainer_among_callers() or self._attached()
-            self._run_closed()
             if trainer is None:
                 _say(state, "the trainer was not found, nothing is recorded; say TraceMLCallback().attach(trainer)")
             elif _first_of_ours(trainer) is not self:
@@ -103,8 +102,11 @@ class TraceMLCallback(TrainerCallback):
                     _say(state, "a second TraceMLCallback in one trainer does nothing")
             elif TrainerRun.has_inside(trainer):
                 _say(state, "a training inside another one is told as a part of that")
+            elif TrainerRun.is_elsewhere():
+                _say(state, "a training beside one in another thread is not recorded")
             else:
                 self._await_training(trainer)
+                self._run_closed()
                 self._run = TrainerRun.begin(trainer, self._settings, begun_ns, self._run_closed)
 
     def _run_closed(self) -> None:

@@ -147,9 +147,9 @@ class TimedForward(WatchedCall):
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         """Call the module."""
         if not (self._module.training and self._loop.is_open):
-            return self._call(*inputs, **options)
+            return self.call(*inputs, **options)
         self._note((FORWARD, self._now()))
         try:
-            return self._call(*inputs, **options)
+            return self.call(*inputs, **options)
         finally:
             self._note((~FORWARD, self._now()))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, ClassVar
 
 import msgspec
@@ -11,9 +13,8 @@ import msgspec
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import Settings
 from traceml_core.loggers.error_log import fail_open, get_error_logger
-from traceml_core.runtime.session import Session, open_session
+from traceml_core.runtime.session import CAUGHT, Session, open_session
 from traceml_core.telemetry.facts import RunFacts
-from traceml_core.telemetry.messages import RunError
 from traceml_hf.accelerate_facts import facts_of, identity_of, store_of
 from traceml_hf.trainer_entry import trains_among_callers
 from traceml_hf.trainer_loop import TrainerLoop
@@ -21,7 +22,6 @@ from traceml_hf.trainer_trackers import open_trackers, write_numbers, write_verd
 from traceml_hf.trainer_watch import TrainerWatch
 
 logger = get_error_logger("Trainer")
-CAUGHT = RunError("unknown", "training was left by an exception that was caught, and began again")
 
 
 class TrainerRun:
@@ -36,13 +36,20 @@ class TrainerRun:
         return any(run.trainer is not trainer and trains_among_callers(run.trainer) for run in cls._open)
 
     @classmethod
+    def is_elsewhere(cls) -> bool:
+        """Whether another thread of this process is in a run: its clock is that thread's alone."""
+        alive = {thread.ident for thread in threading.enumerate()} - {get_ident()}
+        return any(run._loop.thread in alive for run in cls._open)
+
+    @classmethod
     def begin(cls, trainer: Any, settings: Settings, started_ns: int, on_closed: Callable[[], None]) -> TrainerRun:
         """Open a run, after closing those that an error left and somebody caught.
 
         A batch that did not fit is such an error: the run that goes on with a smaller one has the whole report again.
         """
         for run in list(cls._open):
-            run._abandon()
+            if run._loop.thread == get_ident():
+                run._abandon()
         if cls._left and trainer.args.auto_find_batch_size and settings.report is None:
             settings = msgspec.structs.replace(settings, report="full")
         while cls._left:
@@ -69,6 +76,8 @@ class TrainerRun:
         if self._session.enabled:
             with fail_open(logger, "watching the trainer"):
                 self._watch.put_on(trainer, facts.unmeasured, self._events(), self._close)
+        # Where an evaluation comes first, it is told of at its end only: what lies before this moment is no part of it.
+        self._clock.book(self._clock.owner)
 
     def _events(self) -> dict[str, Callable[..., None]]:
         """What each of the trainer's events means. Most are told once it is over what they tell of."""

@@ -42,10 +42,9 @@ def write_numbers(trackers: list[Tracker], verdict: Verdict, step: int) -> None:
 def write_verdict(trackers: list[Tracker], verdict: Verdict, step: int) -> None:
     """Write the numbers and the words of the last verdict to each."""
     write_numbers(trackers, verdict, step)
-    text = f"{verdict.kind} ({verdict.severity}): {verdict.summary} {verdict.action}"
     for tracker in trackers:
         with fail_open(logger, f"writing to the tracker {tracker.name}"):
-            tracker.write_words(text, step)
+            tracker.write_words(verdict.words, step)
 
 
 def _tensorboard(callback: Any) -> Tracker | None:

@@ -13,6 +13,7 @@ from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.session import Session
 from traceml_hf.accelerate_loaders import install, remove
+from traceml_hf.stock_copies import leave_out_no_longer, leave_out_of_copies
 from traceml_hf.timed_events import TimedEvents
 from traceml_hf.trainer_loop import TimedForward, TrainerLoop
 from traceml_hf.watched_calls import watch_calls
@@ -73,8 +74,10 @@ class TrainerWatch:
         had, before = name in vars(owner), getattr(owner, name)
         setattr(owner, name, make(before))
         ours = vars(owner)[name]
+        leave_out_of_copies(owner, name, ours, before if had else None)
 
         def undo() -> None:
+            leave_out_no_longer(owner, name)
             if vars(owner).get(name) is ours:
                 if had:
                     setattr(owner, name, before)

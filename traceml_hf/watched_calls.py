@@ -7,10 +7,13 @@ copied or pickled to.
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+
+from traceml_hf.stock_copies import leave_out_no_longer, leave_out_of_copies
 
 CALL, COMPILED_CALL = "_call_impl", "_compiled_call_impl"
 
@@ -20,7 +23,7 @@ class WatchedCall(ABC):
 
     def __init__(self, module: Any, name: str) -> None:
         """Stand in for what `module` has under `name`."""
-        self._module, self._name, self._call = module, name, getattr(module, name)
+        self._module, self._name, self.call = module, name, getattr(module, name)
 
     @abstractmethod
     def __call__(self, *inputs: Any, **options: Any) -> Any:
@@ -35,15 +38,22 @@ def watch_calls(module: Any, make: Callable[[Any, str], WatchedCall]) -> Callabl
     attributes = vars(module)
     name = CALL if attributes.get(COMPILED_CALL) is None else COMPILED_CALL  # the latter after `module.compile()`
     before, watched = attributes.get(name), make(module, name)
+    had = before is not None
     _pass_unseen_by_the_compiler(watched)
     attributes[name] = watched
+    leave_out_of_copies(module, name, watched, before)
+    references = weakref.ref(module), weakref.ref(watched)  # what undoes it must not keep the module alive
 
     def undo() -> None:
-        if attributes.get(name) is watched:
-            if before is None:
-                del attributes[name]
+        module, watched = references[0](), references[1]()
+        if module is None:
+            return
+        leave_out_no_longer(module, name)
+        if watched is not None and vars(module).get(name) is watched:
+            if had:
+                vars(module)[name] = watched.call
             else:
-                attributes[name] = before
+                del vars(module)[name]
 
     return undo
 

@@ -76,7 +76,10 @@ class OptimizerStep(InPhase):
 
 
 class Fetch:
-    """A fetch: it ends the step before it. The first of an epoch belongs to the start of the loader's workers."""
+    """A fetch: it ends the step before it. The first of an epoch belongs to the start of the loader's workers.
+
+    `first` is set for that one, and for the first after a validation.
+    """
 
     __slots__ = ("_clock", "_starts_workers", "_steps", "first")
 
@@ -87,8 +90,10 @@ class Fetch:
     def __enter__(self) -> None:
         """Waiting for data."""
         self._steps.fetch()
-        if self.first and not self._starts_workers():
-            self._end_loader_start()
+        if self.first:
+            self._clock.leave(Phase.VALIDATION)
+            if not self._starts_workers():
+                self._end_first()
         clock = self._clock
         clock.note((INPUT_WAIT, clock.now()))
 
@@ -97,9 +102,10 @@ class Fetch:
         clock = self._clock
         clock.note((~INPUT_WAIT, clock.now()))
         if self.first:
-            self._end_loader_start()
+            self._end_first()
 
-    def _end_loader_start(self) -> None:
+    def _end_first(self) -> None:
+        """What comes before the first batch is over."""
         self.first = False
         self._clock.leave(Phase.LOADER_START)
 
@@ -119,25 +125,30 @@ class Epoch:
         self._fetch.first = True
 
     def __exit__(self, *_: object) -> None:
-        """An epoch without a batch leaves the loader's start open."""
+        """An epoch without a batch leaves the loader's start open, one that ends with a validation of nothing that."""
         if self._fetch.first:
+            self._clock.leave(Phase.VALIDATION)
             self._fetch.__exit__()
 
 
-class OpenPhase:
-    """An action at whose end a phase begins: Lightning tells of it only by what comes just before."""
+class ValidationBegins:
+    """An action at whose end validation begins: Lightning tells of it only by what comes just before.
 
-    __slots__ = ("_clock", "_phase")
+    Where there is nothing to validate no hook tells of its end: the next fetch does, or the end of the epoch.
+    """
 
-    def __init__(self, clock: PhaseClock, phase: Phase) -> None:
-        self._clock, self._phase = clock, phase
+    __slots__ = ("_clock", "_fetch")
+
+    def __init__(self, clock: PhaseClock, fetch: Fetch) -> None:
+        self._clock, self._fetch = clock, fetch
 
     def __enter__(self) -> None:
         """Not yet."""
 
     def __exit__(self, *_: object) -> None:
-        """The phase owns the time from here."""
-        self._clock.enter(self._phase)
+        """Validation owns the time from here."""
+        self._clock.enter(Phase.VALIDATION)
+        self._fetch.first = True
 
 
 class Both:

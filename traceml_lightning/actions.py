@@ -8,7 +8,7 @@ from typing import Any
 from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
-from traceml_lightning.action_contexts import Epoch, Fetch, FitApart, InPhase, Nothing, OpenPhase, OptimizerStep
+from traceml_lightning.action_contexts import Epoch, Fetch, FitApart, InPhase, Nothing, OptimizerStep, ValidationBegins
 
 NOTHING = Nothing()
 STRATEGY_PHASES = {"batch_to_device": Phase.H2D, "training_step": Phase.FORWARD}
@@ -74,7 +74,7 @@ class ActionTable:
         if hook in MODULE_PHASES:
             return InPhase(self._clock, MODULE_PHASES[hook])
         if hook == "on_validation_model_zero_grad":
-            return OpenPhase(self._clock, Phase.VALIDATION)
+            return ValidationBegins(self._clock, self._fetch)
         if hook.startswith("on_") and _overrides(self._trainer.lightning_module, hook, self._module):
             return InPhase(self._clock, self._clock.slot(Phase.CALLBACKS, f"{name}.{hook}"))
         return NOTHING

@@ -10,7 +10,7 @@ from traceml_core.core.phases import Phase
 from traceml_core.core.settings import SettingsArguments, resolve_settings
 from traceml_core.instrumentation.batch_size import size_of
 from traceml_core.loggers.error_log import fail_open, get_error_logger
-from traceml_core.runtime.lifecycle import say
+from traceml_core.runtime.console import say
 from traceml_lightning.framework import lightning_module
 from traceml_lightning.training_run import TrainingRun
 
@@ -40,6 +40,8 @@ class TraceMLCallback(_Callback):  # type: ignore[misc]
         """Settle the settings; nothing else happens before `fit`."""
         self._settings = resolve_settings(**settings)
         self._run: TrainingRun | None = None
+        self._outer: TrainingRun | None = None
+        self._inner: Any = None
         self._first_seen_ns: int | None = None
         self._log: Any = None
 
@@ -56,7 +58,7 @@ class TraceMLCallback(_Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: the settings, and no run."""
-        return {**self.__dict__, "_run": None}
+        return {**self.__dict__, "_run": None, "_outer": None, "_inner": None}
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Open a run, if this is a `fit` that is to be recorded."""
@@ -67,9 +69,12 @@ class TraceMLCallback(_Callback):  # type: ignore[misc]
                 say("a second TraceMLCallback in one trainer does nothing")
             return
         with fail_open(logger, "opening the run"):
-            self._run = TrainingRun(
-                trainer, TraceMLCallback, self._settings, self._first_seen_ns or perf_counter_ns(), self._run_closed
-            )
+            if self._is_inside_another(trainer):
+                return
+            left_open, begun_ns = self._run or self._outer, self._first_seen_ns or perf_counter_ns()
+            if left_open is not None:
+                left_open.abandon()
+            self._run = TrainingRun(trainer, TraceMLCallback, self._settings, begun_ns, self._run_closed)
 
     def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:
         """The sanity check is validation."""
@@ -98,6 +103,7 @@ class TraceMLCallback(_Callback):  # type: ignore[misc]
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Another callback may have put a profiler of its own in our place."""
+        self._inner_ends(trainer)
         if self._run is not None:
             self._run.stand_in_for_profiler()
 
@@ -123,24 +129,42 @@ class TraceMLCallback(_Callback):  # type: ignore[misc]
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """What comes now is the teardown."""
+        self._inner_ends(trainer)
         if self._run is not None:
             self._run.training_ends()
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """What is left is to close loggers and progress bar; the report follows."""
-        if self._run is not None:
+        self._inner_ends(trainer)
+        if self._run is not None and self._run.trainer is trainer:
             self._run.tears_down()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """The run was ended by an error, which goes on as it is."""
-        if self._run is not None:
+        self._inner_ends(trainer)
+        if self._run is not None and self._run.trainer is trainer:
             interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
             self._run.finish("interrupted" if interrupted else "failed", exception)
             self._run.close()
 
+    def _is_inside_another(self, trainer: Any) -> bool:
+        """Whether the run of another trainer that has this callback goes on: it hears nothing until `trainer` ends."""
+        run = self._run or self._outer
+        if run is None or run.trainer is trainer or not run.goes_on:
+            return False
+        if self._outer is None:
+            say("a training inside another one is told as a part of that")
+            self._run, self._outer, self._inner = None, run, trainer
+        return True
+
+    def _inner_ends(self, trainer: Any) -> None:
+        """The run that was set aside hears again: its trainer goes on, or the one inside it is over."""
+        if self._outer is not None and (trainer is self._inner or trainer is self._outer.trainer):
+            self._run, self._outer, self._inner = self._outer, None, None
+
     def _run_closed(self) -> None:
         """The run has been closed; the next `fit` opens its own."""
-        self._run = None
+        self._run = self._outer = self._inner = None
         self._first_seen_ns = None
 
 

@@ -55,14 +55,13 @@ class LoggerCall:
 
 def write_results(loggers: Iterable[Any], verdict: Verdict, step: int) -> None:
     """Write metrics to every logger, and the verdict as text where a logger takes text."""
-    text = f"{verdict.kind} ({verdict.severity}): {verdict.summary} {verdict.action}"
     for logger in loggers:
         logger.log_metrics(verdict.metrics, step=step)
         experiment: Any = getattr(logger, "experiment", None)
         if hasattr(experiment, "add_text"):  # TensorBoard's writer
-            experiment.add_text("traceml/verdict", text, step)
+            experiment.add_text("traceml/verdict", verdict.words, step)
         elif hasattr(experiment, "set_tag") and hasattr(logger, "run_id"):  # MLflow's client
-            experiment.set_tag(logger.run_id, "traceml.verdict", text)
+            experiment.set_tag(logger.run_id, "traceml.verdict", verdict.words)
 
 
 def _preceded(method: Callable[..., Any], before: Callable[[], None]) -> Callable[..., Any]:

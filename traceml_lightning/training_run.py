@@ -16,9 +16,9 @@ from traceml_core.instrumentation.gradient_arrival import GradientArrival
 from traceml_core.instrumentation.loader_facts import loader_facts
 from traceml_core.instrumentation.process_group import job_store
 from traceml_core.loggers.error_log import fail_open, get_error_logger
-from traceml_core.runtime.session import open_session
+from traceml_core.runtime.session import CAUGHT, open_session
 from traceml_core.telemetry.facts import RunFacts
-from traceml_core.telemetry.messages import RunStatus, Verdict
+from traceml_core.telemetry.messages import RunError, RunStatus, Verdict
 from traceml_lightning.actions import ActionTable, training_loaders
 from traceml_lightning.phase_profiler import make_phase_profiler
 from traceml_lightning.trackers import TimedLoggers, write_results
@@ -34,44 +34,55 @@ class TrainingRun:
         self, trainer: Any, ours: type, settings: Settings, started_ns: int, on_closed: Callable[[], None]
     ) -> None:
         """Open the session and take the profiler's place. Callbacks of the type `ours` are not measured."""
-        self._trainer = trainer
+        self.trainer = trainer
         self._on_closed = on_closed
         self._settings = settings
         self._lightning = importlib.import_module(_package_of(trainer))
         store = job_store() if trainer.world_size > 1 else None
         self._session = open_session(settings, _facts(trainer), _identity(trainer), started_ns=started_ns, store=store)
         self.clock, self.steps = self._session.clock, self._session.steps
-        lightning = self._lightning
-        bases = (lightning.Callback, lightning.callbacks.Checkpoint, lightning.LightningModule)
-        self._table = ActionTable(trainer, ours, self.clock, self.steps, bases)
         self._inner: Any = None
         self._stand_in: Any = None
-        self._loggers = TimedLoggers(trainer.loggers, self.clock, self._loggers_end)
         self._arrival: GradientArrival | None = None
         self._logged_step = 0
         self._finished = False
         self._tears_down = False
-        self.stand_in_for_profiler()
+        lightning = self._lightning
+        try:
+            bases = (lightning.Callback, lightning.callbacks.Checkpoint, lightning.LightningModule)
+            self._table = ActionTable(trainer, ours, self.clock, self.steps, bases)
+            self._loggers = TimedLoggers(trainer.loggers, self.clock, self._loggers_end)
+            self.stand_in_for_profiler()
+        except Exception as error:
+            self._session.close("interrupted", error)
+            raise
+        self._session.on_end = self._let_go
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether its trainer is still at it; Lightning says no before it tells anybody of an error."""
+        return str(self.trainer.state.status.value) == "running"
 
     def stand_in_for_profiler(self) -> None:
         """Take the place of the trainer's profiler, if ours is not there already."""
-        if self._trainer.profiler is self._stand_in:
+        if self.trainer.profiler is self._stand_in:
             return
-        self._inner = self._trainer.profiler
+        self._inner = self.trainer.profiler
         self._stand_in = make_phase_profiler(self._lightning, self._inner, self._table)
         # The last thing that a `fit` asks of its profiler; by then every other callback is torn down.
         self._stand_in.__dict__["describe"] = self._describe_and_close
-        self._trainer.profiler = self._stand_in
+        self.trainer.profiler = self._stand_in
 
     def training_starts(self) -> None:
         """Note what is known only now."""
         with fail_open(logger, "reading the trainer"):
-            self.steps.start_at(self._trainer.global_step)
-            loader = next(iter(training_loaders(self._trainer)), None)
+            if not self.steps.steps_done:  # else this run is a part of one that has done steps
+                self.steps.start_at(self.trainer.global_step)
+            loader = next(iter(training_loaders(self.trainer)), None)
             if loader is not None:
                 self._session.describe(**loader_facts(loader))
-            if self._trainer.world_size > 1:
-                self._arrival = GradientArrival.attach(self._trainer.model, self.steps.gradients_arrived)
+            if self.trainer.world_size > 1:
+                self._arrival = GradientArrival.attach(self.trainer.model, self.steps.gradients_arrived)
                 if self._arrival is None:
                     self._session.describe(unmeasured=(Phase.GRAD_SYNC.key,))
 
@@ -90,7 +101,7 @@ class TrainingRun:
 
     def log_during_training(self) -> None:
         """Write the newest live verdict to the loggers, every `log_every_n_steps`."""
-        step = self._trainer.global_step
+        step = self.trainer.global_step
         if step != self._logged_step and step % (self._settings.log_every_n_steps or 1) == 0:
             self._logged_step = step
             self._write(self._session.live_verdict())
@@ -103,22 +114,40 @@ class TrainingRun:
         self._tears_down = True
         self.stand_in_for_profiler()
 
-    def finish(self, status: RunStatus, error: BaseException | None = None) -> None:
+    def finish(self, status: RunStatus, error: BaseException | RunError | None = None) -> None:
         """End the measuring and write the results to the loggers."""
         if self._finished:
             return
-        self._finished = True
-        if self._arrival is not None:
-            self._arrival.detach()
-        self._loggers.put_back()
+        self._stop_watching()
+        self._session.on_end = None
         self._write(self._session.finish(status, error))
 
     def close(self) -> None:
         """Put the profiler back and print the report."""
-        if self._trainer.profiler is self._stand_in:
-            self._trainer.profiler = self._inner
+        self._put_profiler_back()
         self._session.close()
         self._on_closed()
+
+    def abandon(self) -> None:
+        """The run was left by an error that somebody caught, and nobody told of it."""
+        self.finish("failed", CAUGHT)
+        self.close()
+
+    def _let_go(self) -> None:
+        """Leave the trainer as it was found: somebody else ends the run."""
+        self._stop_watching()
+        self._put_profiler_back()
+        self._on_closed()
+
+    def _stop_watching(self) -> None:
+        self._finished = True
+        if self._arrival is not None:
+            self._arrival.detach()
+        self._loggers.put_back()
+
+    def _put_profiler_back(self) -> None:
+        if self.trainer.profiler is self._stand_in:
+            self.trainer.profiler = self._inner
 
     def _loggers_end(self) -> None:
         if self._tears_down and self._settings.trackers:
@@ -133,7 +162,7 @@ class TrainingRun:
     def _write(self, verdict: Verdict | None) -> None:
         if verdict is not None and self._settings.trackers:
             with fail_open(logger, "writing to the trainer's loggers"):
-                write_results(self._trainer.loggers, verdict, self._trainer.global_step)
+                write_results(self.trainer.loggers, verdict, self.trainer.global_step)
 
 
 def _package_of(trainer: Any) -> str:

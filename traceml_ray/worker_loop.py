@@ -28,8 +28,9 @@ def recorded_loop(loop: Callable[..., Any], settings: dict[str, Any], aggregator
         try:
             return loop(*arguments) if recorded is None else recorded(loop, arguments, settings, aggregator)
         except BaseException as error:
-            # This frame is not the user's. Raised on like this, an error does not get it again (Python 3.11).
-            error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
+            # This frame is not the user's. Raised on like this, an error does not get it again (Python 3.11). Not by
+            # assignment: an error's class may forbid that, as a frozen dataclass does.
+            BaseException.with_traceback(error, error.__traceback__ and error.__traceback__.tb_next)
             raise
 
     return run_loop

@@ -359,7 +359,7 @@ def test_a_device_that_nobody_uses_is_not_woken():
     if torch.cuda.is_initialized():
         pytest.skip("another test uses the device")
     clock = PhaseClock()
-    steps = StepRecorder(clock, device=cuda_timeline(clock), memory=cuda_step_memory())
+    steps = StepRecorder(clock, device=cuda_timeline(), memory=cuda_step_memory())
     clock.leave(Phase.STARTUP)
     for _ in range(3):
         steps.fetch()

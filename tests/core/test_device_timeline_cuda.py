@@ -20,7 +20,7 @@ pytestmark = [
 
 def make():
     clock = PhaseClock()
-    steps = StepRecorder(clock, device=cuda_timeline(clock))
+    steps = StepRecorder(clock, device=cuda_timeline())
     clock.leave(Phase.STARTUP)
     return clock, steps
 

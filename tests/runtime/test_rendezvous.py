@@ -71,6 +71,14 @@ def test_a_rank_that_is_early_waits_for_rank_0(store, ends, owner, other):
     assert other.fetch(store, ends).ticket == TICKET
 
 
+def test_ranks_that_torchrun_starts_again_do_not_join_the_run_of_those_before(store, ends, owner, other, monkeypatch):
+    owner.publish(store, TICKET)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert other.fetch(store, ends, passing(0.0, FETCH_LIMIT_S)) is None
+    owner.publish(store, msgspec.structs.replace(TICKET, run_id="second"))
+    assert other.fetch(store, ends).ticket.run_id == "second"
+
+
 def test_a_rank_that_is_early_for_a_second_run_does_not_join_the_first_again(store, ends, owner, other):
     owner.publish(store, TICKET)
     other.fetch(store, ends)

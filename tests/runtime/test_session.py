@@ -19,6 +19,7 @@ from traceml_core.core.settings import resolve_settings
 from traceml_core.runtime import lifecycle, live_session, rendezvous, run_opening, spawn
 from traceml_core.runtime.session import Session, open_session
 from traceml_core.telemetry.facts import LoaderFacts, RunFacts
+from traceml_core.transport.listener import open_listener
 
 
 def test_a_run_ends_with_a_verdict_a_card_and_its_files(open_run, capfd):
@@ -131,6 +132,48 @@ def test_a_second_session_joins_the_first_and_leaves_it_running(open_run, tmp_pa
     first.close()
     assert len(list((tmp_path / "runs").glob("2*"))) == 1
     assert (summary_in(first.folder).run.status, summary_in(first.folder).run.steps) == ("completed", 8)
+
+
+def test_a_finished_run_that_nobody_closed_does_not_take_the_next_one_in(open_run):
+    first = open_run()
+    train(first, 3)
+    first.finish("failed")
+    second = open_run()
+    assert first._runtime.is_stopped
+    train(second, 5)
+    second.close()
+    assert [summary_in(one.folder).run.steps for one in (first, second)] == [3, 5]
+
+
+def test_a_run_that_begins_while_another_thread_waits_for_a_report_is_a_run_of_its_own(open_run, monkeypatch):
+    first = open_run()
+    train(first, 3)
+    waits, goes_on, wait = threading.Event(), threading.Event(), first._runtime.wait
+
+    def wait_longer(timeout_s):
+        waits.set()
+        return goes_on.wait(LIMIT_S) and wait(timeout_s)
+
+    monkeypatch.setattr(first._runtime, "wait", wait_longer)
+    ending = threading.Thread(target=first.close)
+    ending.start()
+    assert waits.wait(LIMIT_S)
+    second = open_run()
+    train(second, 5)
+    goes_on.set()
+    ending.join()
+    second.close()
+    assert [summary_in(one.folder).run.steps for one in (first, second)] == [3, 5]
+
+
+def test_runs_that_follow_each_other_may_have_one_port(open_run):
+    with open_listener() as listener:
+        port = listener.getsockname()[1]
+    for _ in range(4):
+        session = open_run(port=port)
+        assert session.enabled
+        train(session, 2)
+        session.close()
 
 
 def test_a_copy_of_a_session_is_off(open_run):

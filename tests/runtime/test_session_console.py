@@ -10,6 +10,7 @@ import struct
 import sys
 import termios
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from session_runs import train
@@ -17,7 +18,7 @@ from session_scripts import summary_in
 
 from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
-from traceml_core.runtime.console import Terminal, say, show, shown, terminal
+from traceml_core.runtime.console import Terminal, say, say_in_passing, show, shown, terminal
 from traceml_core.runtime.overhead import overhead_ns_per_step
 
 
@@ -77,7 +78,34 @@ def closed_stream():
     return stream
 
 
-@pytest.mark.parametrize("make", [closed_stream, BrokenPipe])
+class Tee:
+    """What scripts put in the place of stderr: it can write, and nothing else."""
+
+    def __init__(self):
+        self.texts = []
+
+    def write(self, text):
+        self.texts.append(text)
+
+
+class Refusing:
+    """One that raises whatever is asked of it."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("bars", [None, SimpleNamespace(tqdm=SimpleNamespace(_instances=[1]))])
+def test_a_stand_in_for_stderr_that_can_only_write_is_written_to(monkeypatch, bars):
+    tee = Tee()
+    monkeypatch.setattr(sys, "stderr", tee)
+    monkeypatch.setitem(sys.modules, "tqdm.std", bars)
+    say("recording")
+    say_in_passing("on a terminal alone")
+    assert (tee.texts, terminal()) == (["TraceML: recording\n"], Terminal(80, False))
+
+
+@pytest.mark.parametrize("make", [closed_stream, BrokenPipe, Tee, Refusing])
 def test_a_stderr_that_takes_nothing_any_more_stops_nobody(open_run, monkeypatch, make):
     monkeypatch.setattr(sys, "stderr", make())
     session = open_run()

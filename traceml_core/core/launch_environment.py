@@ -33,6 +33,11 @@ def nodes_in(world_size: int, environment: Mapping[str, str] = os.environ) -> in
     return min(nodes or 1, world_size)
 
 
+def attempt_in(environment: Mapping[str, str] = os.environ) -> int:
+    """How often torchrun has started this job's ranks again; 0 the first time, and where another launcher did."""
+    return _number(environment, "TORCHELASTIC_RESTART_COUNT") or 0
+
+
 def _number(environment: Mapping[str, str], name: str) -> int | None:
     text = environment.get(name, "")
     return int(text) if text.isdecimal() else None

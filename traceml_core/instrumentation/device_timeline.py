@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import msgspec
 
 from traceml_core.core.phases import Phase
-from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_record import StepRecord
 from traceml_core.loggers.error_log import get_error_logger, report_failure
 
@@ -202,7 +201,7 @@ class DeviceTimeline:
         return msgspec.structs.replace(step.record, device_ns=device_ns)
 
 
-def cuda_timeline(_: PhaseClock, device: int | None = None) -> DeviceTimeline:
+def cuda_timeline(device: int | None = None) -> DeviceTimeline:
     """The timeline of a CUDA device's current stream; by default the device that is current at the first step.
 
     The recorder that is given the timeline connects it to the clock.

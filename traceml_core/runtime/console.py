@@ -30,21 +30,21 @@ def say(message: str) -> None:
 
 def say_in_passing(message: str) -> None:
     """Say one line while training goes on: on a terminal alone, and no longer than it is wide."""
-    with suppress(OSError, ValueError, AttributeError):
-        if sys.stderr.isatty():
-            room = max(terminal().columns, NARROWEST) - len("TraceML: ") - 1
-            say(message if len(message) <= room else f"{message[: room - 3]}...")
+    if _is_terminal():
+        room = max(terminal().columns, NARROWEST) - len("TraceML: ") - 1
+        say(message if len(message) <= room else f"{message[: room - 3]}...")
 
 
 def show(text: str) -> None:
     """Write a text and the end of its last line to stderr; where there is none, or it is closed or broken, nowhere.
 
-    A progress bar of tqdm's on the same terminal gives way and comes back below. One of rich's needs no word of ours:
-    while it is drawn, it stands in for stderr itself.
+    Whatever a script's own stand-in for stderr raises or lacks is survived. A progress bar of tqdm's on the same
+    terminal gives way and comes back below. One of rich's needs no word of ours: while it is drawn, it stands in for
+    stderr itself.
     """
     if sys.stderr is None:
         return
-    with suppress(OSError, ValueError):  # ValueError: it is closed, or lacks a letter
+    with suppress(Exception):
         write = _beside_bars()
         if write is None:
             sys.stderr.write(text.rstrip("\n") + "\n")
@@ -56,7 +56,7 @@ def show(text: str) -> None:
 def _beside_bars() -> Callable[..., None] | None:
     """What writes a text where bars of tqdm's are drawn; None where there are none."""
     bars = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
-    if bars is None or not getattr(bars, "_instances", None) or not sys.stderr.isatty():
+    if bars is None or not getattr(bars, "_instances", None) or not _is_terminal():
         return None
     write: Callable[..., None] = bars.write
     return write
@@ -64,15 +64,19 @@ def _beside_bars() -> Callable[..., None] | None:
 
 def terminal() -> Terminal:
     """The terminal that stderr is; 80 columns without colour where it is none."""
-    try:
-        if not sys.stderr.isatty():
-            return Terminal(PLAIN_COLUMNS, False)
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns
-    except (AttributeError, OSError, ValueError):  # no stderr, or one that is no file
-        return Terminal(PLAIN_COLUMNS, False)
-    plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-    color = not plain and (sys.stderr.encoding or "").lower().startswith("utf")
-    return Terminal(columns or PLAIN_COLUMNS, color)
+    if _is_terminal():
+        with suppress(Exception):  # one that is no file
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns
+            plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+            color = not plain and (sys.stderr.encoding or "").lower().startswith("utf")
+            return Terminal(columns or PLAIN_COLUMNS, color)
+    return Terminal(PLAIN_COLUMNS, False)
+
+
+def _is_terminal() -> bool:
+    with suppress(Exception):  # there is no stderr, it is closed, or it is somebody's own
+        return bool(sys.stderr.isatty())
+    return False
 
 
 def report_style(asked_for: ReportStyle | None) -> ReportStyle:

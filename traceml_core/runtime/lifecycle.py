@@ -17,8 +17,7 @@ from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.aggregator_config import AggregatorConfig
-from traceml_core.runtime.console import say as say
-from traceml_core.runtime.console import say_in_passing, shown
+from traceml_core.runtime.console import say, say_in_passing, shown
 from traceml_core.runtime.dashboard_socket import dashboard_socket
 from traceml_core.runtime.forked import let_go_when_forked
 from traceml_core.runtime.sampler_registry import samplers_for
@@ -168,6 +167,7 @@ class RuntimeHandle:
         self.clock = clock
         self.steps = steps
         self.is_stopped = False
+        self.is_finishing = False
         self._sender = sender
         self._pid = os.getpid()
 
@@ -203,6 +203,7 @@ class RuntimeHandle:
     def finish(self, finish: Finish) -> None:
         """Begin to send what is left, then `finish`; does not wait."""
         if self.is_ours:
+            self.is_finishing = True
             self._sender.finish(finish)
 
     def wait(self, timeout_s: float) -> bool:
@@ -278,6 +279,7 @@ def start_runtime(
 ) -> RuntimeHandle:
     """Start this process's telemetry, or join the one that runs in it: then its clock and steps are the handle's.
 
+    One that has been told to finish takes nothing in any more, and is not joined.
     `find_ticket` is called on the sender's thread; it is given an event that is set when the run is about to end, after
     which it must not wait for long. `end_joining` is called there when training is over. `started_ns` is perf_counter's
     at the begin of the run. `watched_pid` is the process whose tree is sampled; null: this one.
@@ -285,7 +287,7 @@ def start_runtime(
     Raises:
         RuntimeError: no thread can be started.
     """
-    if _RUNNING and _RUNNING[0].is_ours:
+    if _RUNNING and _RUNNING[0].is_ours and not _RUNNING[0].is_finishing:
         return JoinedRuntimeHandle(_RUNNING[0])
     context = SamplerContext(
         identity=identity,

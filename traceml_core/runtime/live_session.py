@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from traceml_core.core.identity import RankIdentity
+from traceml_core.core.phases import Phase
 from traceml_core.core.run_folder import RunFolder
 from traceml_core.core.settings import ReportStyle, Settings
 from traceml_core.instrumentation.phase_clock import PhaseClock
@@ -55,6 +56,8 @@ class LiveSession(Session):
         self._guard = RunGuard(self._left_open)
         self._finished = False
         self._closed = False
+        self.is_ending = False
+        """Whether it waits for its report, on this thread or another."""
         self._pid = os.getpid()
 
     @property
@@ -122,8 +125,12 @@ class LiveSession(Session):
             with fail_open(logger, "undoing what the adapter did"):
                 if undo is not None:
                     undo()
-            with fail_open(logger, "finishing the run"):
-                self._end(runtime, status, error)
+            self.is_ending = True
+            try:
+                with fail_open(logger, "finishing the run"):
+                    self._end(runtime, status, error)
+            finally:
+                self.is_ending = False
         return None if runtime.report is None else runtime.report.verdict
 
     def close(self, status: RunStatus = "completed", error: BaseException | RunError | None = None) -> None:
@@ -147,9 +154,11 @@ class LiveSession(Session):
         if self._runtime is not None:
             self._runtime.stop(timeout_s)
         if self._aggregator is not None:
-            # With the report the aggregator has written its last; there is nothing to wait for.
+            # With the report the aggregator has written its last: there is nothing to wait for but a port of the user's
+            # choice, which the next run may need.
             has_report = self._runtime is not None and self._runtime.report is not None
-            self._aggregator.stop(0.0 if has_report else max(until_s - time.monotonic(), 0.0))
+            is_awaited = not has_report or self._settings.port != 0
+            self._aggregator.stop(max(until_s - time.monotonic(), 0.0) if is_awaited else 0.0)
         close_error_log()
 
     def _open_or_join(self, store: Store | None) -> FindTicket:
@@ -255,6 +264,10 @@ class JoinedSession(Session):
         """Tell the first session."""
         self._first.describe(**facts)
 
+    def close(self, status: RunStatus = "completed", error: BaseException | RunError | None = None) -> None:
+        """What follows is no longer this one's teardown; the run goes on."""
+        self.clock.leave(Phase.TEARDOWN)
+
     def live_verdict(self) -> Verdict | None:
         """The first session's."""
         return self._first.live_verdict()
@@ -293,7 +306,7 @@ def _recorder(clock: PhaseClock, facts: RunFacts, started_ns: int) -> StepRecord
         from traceml_core.instrumentation.device_timeline import cuda_timeline
         from traceml_core.instrumentation.step_memory import cuda_step_memory
 
-        return StepRecorder(clock, started_ns=started_ns, device=cuda_timeline(clock), memory=cuda_step_memory())
+        return StepRecorder(clock, started_ns=started_ns, device=cuda_timeline(), memory=cuda_step_memory())
     return StepRecorder(clock, started_ns=started_ns)
 
 

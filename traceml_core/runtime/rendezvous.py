@@ -6,6 +6,7 @@ Called on the sender's thread alone: a store that does not answer must not hold 
 The key holds the newest run of rank 0, numbered, until its training is over. So a rank that was in other runs than
 rank 0 (without a callback in one of them, say) still finds the one that goes on, and none joins the same run twice.
 What that assumes: a rank that sat out a run does not begin the next one while rank 0 still trains in the one before.
+torchrun starts all ranks again where one has failed, and its store outlives them: each such attempt has its own key.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Protocol
 
 import msgspec
 
+from traceml_core.core.launch_environment import attempt_in
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.console import say
 from traceml_core.transport.keys import Ticket
@@ -67,11 +69,11 @@ class Rendezvous:
     def publish(self, store: Store, ticket: Ticket | None) -> None:
         """As rank 0, tell the other ranks of a new run; without a ticket, that there is none."""
         self._newest += 1
-        _tell(store, Notice(number=self._newest, ticket=ticket))
+        self._tell(store, Notice(number=self._newest, ticket=ticket))
 
     def withdraw(self, store: Store) -> None:
         """As rank 0, tell them that it is over."""
-        _tell(store, Notice(number=self._newest, ticket=None, is_over=True))
+        self._tell(store, Notice(number=self._newest, ticket=None, is_over=True))
 
     def fetch(self, store: Store, ends: threading.Event, now: Callable[[], float] = time.monotonic) -> Notice | None:
         """Rank 0's notice of a run that this process does not know yet; null where there is none within 10 s.
@@ -80,8 +82,8 @@ class Rendezvous:
         """
         began_s = now()
         while True:
-            if store.check([KEY]):
-                notice = msgspec.json.decode(store.get(KEY), type=Notice)
+            if store.check([self._key]):
+                notice = msgspec.json.decode(store.get(self._key), type=Notice)
                 if notice.number > self._newest and not notice.is_over:
                     self._newest = notice.number
                     return notice
@@ -91,6 +93,14 @@ class Rendezvous:
             interval_s = FETCH_INTERVAL_S if passed_s < LATE_LIMIT_S else LATE_INTERVAL_S
             if ends.wait(interval_s):
                 time.sleep(interval_s)
+
+    @property
+    def _key(self) -> str:
+        attempt = attempt_in()
+        return f"{KEY}/{attempt}" if attempt else KEY
+
+    def _tell(self, store: Store, notice: Notice) -> None:
+        store.set(self._key, msgspec.json.encode(notice).decode())
 
 
 def ticket_publisher(job: Rendezvous, store: Store | None, ticket: Ticket | None) -> FindTicket:
@@ -118,7 +128,3 @@ def ticket_fetcher(job: Rendezvous, store: Store | None, rank: int) -> FindTicke
         return None
 
     return fetch
-
-
-def _tell(store: Store, notice: Notice) -> None:
-    store.set(KEY, msgspec.json.encode(notice).decode())

@@ -17,7 +17,9 @@ from traceml_core.runtime.live_session import JoinedSession, LiveSession
 from traceml_core.runtime.rendezvous import FindTicket, Store
 from traceml_core.runtime.session_base import Session as Session
 from traceml_core.telemetry.facts import RunFacts
+from traceml_core.telemetry.messages import RunError
 
+CAUGHT = RunError("unknown", "training was left by an exception that was caught, and began again")
 logger = get_error_logger("Session")
 
 
@@ -51,17 +53,20 @@ def open_session(
         _say_off_once()
         return Session(started_ns)
     first = _OPEN[0]() if _OPEN else None
-    if first is not None and first.is_open:
-        return JoinedSession(first, facts)
+    if first is not None:
+        if first.is_open:
+            return JoinedSession(first, facts)
+        if not first.is_ending:
+            first.close()  # its training is over, and whoever opened it has not come to this
     session: LiveSession | None = None
     try:
         session = LiveSession(settings, facts, identity or RankIdentity(), started_ns)
         session.start(store, find_ticket, watched_pid)
     except Exception as error:  # noqa: BLE001 - an edge: whatever keeps TraceML from starting must not keep training
-        say(f"nothing is recorded: {_reason(error)}")
         with fail_open(logger, "stopping what was started"):
             if session is not None:
                 session.stop()
+        say(f"nothing is recorded: {_reason(error)}")
         return Session(started_ns)
     _OPEN[:] = [weakref.ref(session)]
     return session

@@ -41,6 +41,11 @@ class Verdict(msgspec.Struct, frozen=True, array_like=True):
     metrics: dict[str, float]
     line: str | None = None
 
+    @property
+    def words(self) -> str:
+        """The verdict as trackers that hold text are told it."""
+        return f"{self.kind} ({self.severity}): {self.summary} {self.action}"
+
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
     """A rank's first word on every connection, and its question for the watermark. Answered by `Welcome`."""

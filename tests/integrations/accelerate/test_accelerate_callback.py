@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import subprocess
 import sys
 import threading
+import weakref
 
 import pytest
 import torch
@@ -61,6 +63,17 @@ def test_the_next_run_ends_one_that_has_trained_and_was_left_open_outside_a_bloc
         assert sessions[1].ended is None
 
 
+def test_one_callback_may_be_attached_to_one_accelerator_after_another(sessions):
+    callback = TraceMLCallback()
+    for _ in range(2):
+        accelerator = Accelerator(cpu=True)
+        callback.attach(accelerator)
+        train_epoch(accelerator, *prepared(accelerator))
+    callback.close()
+    assert [len(session.numbered) for session in sessions] == [6, 6]
+    assert [session.ended for session in sessions] == [("completed", None)] * 2
+
+
 def test_accelerators_that_are_attached_one_by_one_before_training_end_no_run(sessions):
     callbacks = [TraceMLCallback().attach(Accelerator(cpu=True)) for _ in range(2)]
     assert [session.ended for session in sessions] == [None, None]
@@ -111,6 +124,46 @@ def test_a_disabled_callback_touches_nothing(accelerator, sessions):
     assert sessions[0].records == [] or not sessions[0].numbered
 
 
+@pytest.fixture
+def held():
+    """References to what `trained` made: whether somebody still holds it."""
+    references = []
+
+    def alive():
+        gc.collect()
+        return [type(reference()).__name__ for reference in references if reference() is not None]
+
+    alive.references = references
+    return alive
+
+
+def trained(accelerator, held):
+    things = prepared(accelerator)
+    train_epoch(accelerator, *things)
+    held.references.extend(weakref.ref(thing) for thing in things)
+
+
+@pytest.mark.parametrize("free", [Accelerator.free_memory, Accelerator.clear])
+def test_what_an_accelerator_frees_during_a_run_is_freed(accelerator, sessions, held, free):
+    with TraceMLCallback().attach(accelerator):
+        for _ in range(2):
+            trained(accelerator, held)
+            free(accelerator)
+            assert held() == []
+    assert len(sessions[0].numbered) == 12
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_run_that_is_over_holds_nothing_of_its_loop(sessions, held, enabled):
+    accelerator = Accelerator(cpu=True)
+    callback = TraceMLCallback(enabled=enabled).attach(accelerator)
+    trained(accelerator, held)
+    accelerator.end_training()
+    held.references.append(weakref.ref(accelerator))
+    del accelerator
+    assert held() == [] and callback is not None
+
+
 def test_a_bad_setting_raises_at_construction_and_names_what_is_accepted():
     with pytest.raises(ValueError, match=r"mode='loud'.*'summary'"):
         TraceMLCallback(mode="loud")
@@ -152,6 +205,36 @@ def test_end_training_closes_the_run_and_the_block_after_it_nothing(accelerator,
         accelerator.end_training()
         assert sessions[0].ended == ("completed", None)
     assert len(sessions) == 1
+
+
+def pickled(one):
+    return pickle.loads(pickle.dumps(one))
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickled, torch.nn.Module._replicate_for_data_parallel])
+def test_a_copy_of_a_model_runs_itself(accelerator, sessions, duplicate):
+    model = Model()
+    with TraceMLCallback().attach(accelerator):
+        prepared_model = accelerator.prepare(model)
+        if duplicate is torch.nn.Module._replicate_for_data_parallel:
+            copied = prepared_model._replicate_for_data_parallel()  # as torch's DataParallel does
+        else:
+            copied = duplicate(prepared_model)
+        calls = []
+        copied.forward = calls.append
+        copied("its own")
+    assert calls == ["its own"]
+    for one in (copied, model):
+        assert not [value for value in vars(one).values() if type(value).__module__.startswith("traceml")]
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, pickled])
+def test_a_copy_of_an_accelerator_is_one_without_a_run(accelerator, sessions, duplicate):
+    stock = set(vars(duplicate(accelerator)))
+    with TraceMLCallback().attach(accelerator):
+        assert set(vars(duplicate(accelerator))) == stock
+        assert "backward" in vars(accelerator)
+    assert set(vars(accelerator)) == stock
 
 
 def test_a_loader_copied_or_pickled_during_a_run_still_works(accelerator, sessions):

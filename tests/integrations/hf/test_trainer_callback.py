@@ -223,6 +223,20 @@ def test_callbacks_may_come_and_go_during_training(tmp_path):
     assert DefaultFlowCallback in kinds
 
 
+def test_callbacks_that_come_and_go_are_called_as_without(tmp_path):
+    def called(**settings):
+        heard = []
+        used = trainer(tmp_path, **settings)
+        used.add_callback(_Changes(used, heard))
+        used.add_callback(_Hears("gone before its turn", heard))
+        used.add_callback(TrainerCallback())
+        used.add_callback(_Hears("last", heard))
+        used.train()
+        return heard
+
+    assert called() == called(settings=False)
+
+
 def test_copies_of_a_callback_record_runs_of_their_own(tmp_path, recorded):
     ours = TraceMLCallback(runs_dir=str(tmp_path / "runs"), report="off")
     for one in (pickle.loads(pickle.dumps(ours)), copy.deepcopy(ours)):
@@ -278,6 +292,39 @@ class _Leaves(TrainerCallback):
 
     def on_step_end(self, *_, **__):
         self.trainer.remove_callback(_Leaves)
+
+
+class _Hears(TrainerCallback):
+    """Notes what it is told."""
+
+    def __init__(self, name, heard):
+        self.name, self.heard = name, heard
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.heard.append((self.name, "begin"))
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.heard.append((self.name, state.global_step))
+
+
+class _Changes(_Hears):
+    """Adds callbacks and removes some, while they are being called."""
+
+    def __init__(self, used, heard):
+        super().__init__("changes", heard)
+        self.used = used
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        callbacks = self.used.callback_handler.callbacks
+        callbacks.remove(next(one for one in callbacks if vars(one).get("name") == "gone before its turn"))
+        self.used.add_callback(_Hears("added at the begin", self.heard))
+
+    def on_step_end(self, args, state, control, **kwargs):
+        super().on_step_end(args, state, control, **kwargs)
+        if state.global_step == 2:
+            self.used.add_callback(_Hears("added at step 2", self.heard))
+        if state.global_step == 4:  # its place goes to the next one, which this pass then leaves out
+            self.used.remove_callback(self)
 
 
 def _tiny_language_model():

@@ -10,6 +10,7 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import weakref
@@ -149,12 +150,27 @@ def test_a_run_ends_with_its_training_where_somebody_replaced_the_list_of_callba
 
 
 class TrainsAnother(TrainerCallback):
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, shared=None):
+        self.folder, self.shared = folder, shared
 
     def on_step_end(self, args, state, control, **_):
-        if state.global_step == 2:
+        if state.global_step == 2 and self.shared is None:
             trainer(self.folder).train()
+        elif state.global_step == 2:
+            trainer(self.folder, self.shared, settings=False).train()
+
+
+class TrainsBeside(TrainsAnother):
+    def on_step_end(self, *arguments, **options):
+        beside = threading.Thread(target=super().on_step_end, args=arguments, kwargs=options)
+        beside.start()
+        beside.join()
+
+
+class Fails(TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 4:
+            raise IndexError("no such sample")
 
 
 def test_a_training_inside_another_one_is_a_part_of_it(tmp_path, recorded, capsys):
@@ -163,6 +179,23 @@ def test_a_training_inside_another_one_is_a_part_of_it(tmp_path, recorded, capsy
     assert list(run.steps["step"]) == [1, 2, 3, 4, 5, 6]
     assert run.owners["callbacks", "TrainsAnother"] > 10
     assert "inside another" in capsys.readouterr().err
+
+
+def test_a_training_in_another_thread_leaves_the_run_alone(tmp_path, recorded, capsys):
+    trainer(tmp_path, TrainsBeside(tmp_path)).train()
+    told = recorded().summary.run
+    assert (told.status, told.steps) == ("completed", 6)
+    assert "in another thread" in capsys.readouterr().err
+
+
+def test_a_run_ends_with_its_training_where_the_same_callback_was_in_one_inside_it(tmp_path, recorded):
+    ours = TraceMLCallback(runs_dir=str(tmp_path / "runs"), report="off")
+    outer = trainer(tmp_path, ours, TrainsAnother(tmp_path, ours), Fails(), settings=False)
+    with pytest.raises(IndexError):
+        outer.train()
+    told = recorded().summary.run
+    assert (told.status, told.steps) == ("failed", 4)
+    assert type(outer.callback_handler.callbacks) is list and "backward" not in vars(outer.accelerator)
 
 
 def test_a_run_of_somebody_else_takes_the_training_in_and_gets_its_hooks_taken_off(tmp_path, recorded):
@@ -174,6 +207,17 @@ def test_a_run_of_somebody_else_takes_the_training_in_and_gets_its_hooks_taken_o
     assert "_call_impl" not in vars(ready.model)
     assert type(ready.callback_handler.callbacks) is list
     assert recorded().summary.run.steps == 6
+
+
+def test_two_trainings_in_a_run_of_somebody_else_are_both_told(tmp_path, recorded):
+    from traceml_core.sdk import trace_run
+
+    with trace_run(runs_dir=str(tmp_path / "runs"), report="off"):
+        for _ in range(2):
+            trainer(tmp_path, model=Tiny(forward_ms=2)).train()
+    run = recorded()
+    assert list(run.steps["step"]) == list(range(1, 13))
+    assert (run.steps["forward_ns"] >= 2e6).all()
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])

@@ -147,3 +147,17 @@ def test_weights_are_the_same_with_and_without(tmp_path):
         trainer(tmp_path, model=model, settings=settings).train()
         trained.append(model.layer.weight.detach().clone())
     assert torch.equal(*trained)
+
+
+class SlowStart(Trainer):
+    def create_optimizer(self, *arguments, **options):
+        wait(PLANTED_MS * 20)
+        return super().create_optimizer(*arguments, **options)
+
+
+def test_an_evaluation_before_the_first_step_leaves_the_start_up_what_it_is(tmp_path, recorded):
+    options = {"eval_strategy": "epoch", "eval_on_start": True}
+    trainer(tmp_path, kind=SlowStart, parts={"eval_dataset": Samples(4)}, model=SlowInEval(), **options).train()
+    run = recorded()
+    assert run.total_ms("startup") >= PLANTED_MS * 20
+    assert PLANTED_MS * 2 <= run.total_ms("validation") < PLANTED_MS * 20

@@ -81,6 +81,46 @@ def test_ctrl_c_ends_the_run_as_interrupted(runs_dir, recorded):
     assert recorded().summary.run.status == "interrupted"
 
 
+@pytest.mark.parametrize("inner_fails", [False, True])
+def test_a_fit_inside_another_one_with_the_same_callback_is_a_part_of_it(inner_fails, runs_dir, recorded, capsys):
+    ours = TraceMLCallback(runs_dir=str(runs_dir), report="off")
+    outer = trainer(runs_dir, ours, _FitsInside(ours, inner_fails), settings=False, max_epochs=2)
+    outer.fit(Plain(forward_ms=2), loader(4))
+    run = recorded()
+    assert (run.summary.run.status, list(run.steps["step"])) == ("completed", list(range(1, 9)))
+    assert (run.steps["forward_ns"] >= 2e6).all()
+    assert run.owners["callbacks", "_FitsInside"] > 0
+    assert "inside another" in capsys.readouterr().err
+    assert type(outer.profiler).__name__ == "PassThroughProfiler"
+
+
+def test_a_run_that_nobody_closed_ends_as_failed_where_the_next_fit_begins(runs_dir, recorded):
+    ours = TraceMLCallback(runs_dir=str(runs_dir), report="off")
+    left = trainer(runs_dir, _FailsBeforeUs(), ours, settings=False)
+    with pytest.raises(LookupError):
+        left.fit(_Raises(RuntimeError("no more data")), loader())
+    trainer(runs_dir, ours, settings=False).fit(Plain(), loader(3))
+    runs = [run.summary.run for run in recorded(every=True)]
+    assert [(run.status, run.steps) for run in runs] == [("failed", 2), ("completed", 3)]
+    assert type(left.profiler).__name__ == "PassThroughProfiler"
+
+
+def test_a_run_that_the_session_ends_leaves_the_trainer_as_it_was(runs_dir, recorded):
+    ours = TraceMLCallback(runs_dir=str(runs_dir), report="off")
+    left = trainer(runs_dir, _FailsBeforeUs(), ours, settings=False)
+    with pytest.raises(LookupError):
+        left.fit(_Raises(RuntimeError("no more data")), loader())
+    ours._run._session.close()
+    assert ours._run is None
+    assert type(left.profiler).__name__ == "PassThroughProfiler"
+
+
+def test_what_cannot_be_watched_leaves_no_run_open(runs_dir, recorded, monkeypatch):
+    monkeypatch.setattr("traceml_lightning.training_run.ActionTable", None)
+    trainer(runs_dir).fit(Plain(), loader(2))
+    assert recorded().summary.run.status == "interrupted"
+
+
 def test_validate_test_and_predict_open_no_run(runs_dir):
     ready = trainer(runs_dir)
     ready.validate(Plain(), loader(2))
@@ -247,6 +287,24 @@ print("lightning", "lightning.pytorch" in sys.modules)
 class _TwoLoaders(Plain):
     def training_step(self, batch, batch_idx):
         return self.loss(batch["a"]) + self.loss(batch["b"])
+
+
+class _FitsInside(pl.Callback):
+    """Fits by a trainer of its own that has the same callback, once."""
+
+    def __init__(self, ours, fails):
+        self.ours, self.fails = ours, fails
+
+    def on_train_epoch_end(self, trainer_, pl_module):
+        if trainer_.current_epoch == 0:
+            inner = trainer(None, self.ours, settings=False)
+            with contextlib.suppress(RuntimeError):
+                inner.fit(_Raises(RuntimeError("inside")) if self.fails else Plain(), loader(4))
+
+
+class _FailsBeforeUs(pl.Callback):
+    def on_exception(self, trainer, pl_module, exception):
+        raise LookupError("in on_exception")
 
 
 class _CopiesTrainer(pl.Callback):

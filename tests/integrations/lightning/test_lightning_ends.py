@@ -9,6 +9,8 @@ import pytest
 import torch._dynamo  # noqa: F401  Lightning 2.2 loads it in the first fit, before any sign of a run: docs/compatibility.md
 from lightning_models import Plain, loader, trainer, wait
 
+from traceml_core.sdk import trace_run
+
 END_MS = 150.0
 loggers = pl.pytorch.loggers
 
@@ -86,3 +88,12 @@ def test_a_fit_that_raises_is_accounted_for_up_to_the_error(runs_dir, recorded):
     run = recorded()
     assert (run.summary.run.status, run.summary.run.steps) == ("failed", 250)
     assert accounted_s(run) >= 0.99 * around_s
+
+
+def test_two_fits_in_a_run_of_somebody_else_are_both_told(runs_dir, recorded):
+    with trace_run(runs_dir=str(runs_dir), report="off"):
+        for _ in range(2):
+            trainer(runs_dir).fit(Plain(forward_ms=2), loader(4))
+    run = recorded()
+    assert list(run.steps["step"]) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert (run.steps["forward_ns"] >= 2e6).all()

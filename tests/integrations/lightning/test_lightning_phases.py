@@ -182,3 +182,12 @@ def test_weights_are_the_same_with_and_without(runs_dir):
 
 def _is_part(name: str) -> bool:
     return name not in ("started_ns", "interval_ns") and not name.startswith("device_")
+
+
+@pytest.mark.parametrize("checked_every", [1.0, 0.5])
+def test_a_validation_of_nothing_takes_no_time(checked_every, runs_dir, recorded):
+    module = Plain(forward_ms=PLANTED_MS)
+    trainer(runs_dir, max_epochs=2, val_check_interval=checked_every).fit(module, loader(4), loader(0))
+    run = recorded()
+    assert min(run.steps["forward_ns"]) >= PLANTED_MS * 1e6
+    assert run.total_ms("validation") < PLANTED_MS

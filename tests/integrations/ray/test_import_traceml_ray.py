@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,21 @@ def test_a_worker_without_traceml_trains_and_says_that_it_is_not_recorded():
     done = subprocess.run([sys.executable, "-c", WITHOUT, sent], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "6", done.stderr
     assert "TraceML: a worker is not recorded" in done.stderr and "every node" in done.stderr
+
+
+@dataclass(frozen=True)
+class Diverged(Exception):
+    """An error whose class forbids that anything is assigned to it."""
+
+    step: int
+
+
+def test_an_error_whose_class_allows_no_assignment_leaves_a_worker_as_it_is(monkeypatch):
+    from traceml_ray.worker_loop import recorded_loop
+
+    def loop(config):
+        raise Diverged(config["steps"])
+
+    monkeypatch.setitem(sys.modules, "traceml_ray.worker_run", None)
+    with pytest.raises(Diverged):
+        recorded_loop(loop, {}, None)({"steps": 3})
