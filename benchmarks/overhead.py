@@ -7,9 +7,10 @@
 The known tool attaches itself to every trainer of a process that its launcher started. So its baseline runs in
 processes of its own, in the same environment, taking turns with the launched ones.
 
-Each round runs every arm once, in an order that rotates. An arm's figure for a round is the 20 % quantile of its steps;
-what is printed is the median over rounds of the difference to the same round's empty callback (Accelerate: to the
-untouched loop), with the quartiles of that difference beside it.
+Each round runs every arm once, in an order that rotates. An arm's figure for a round is the 20 % quantile of its steps
+(with `--settle N` without the first N of them, beside which the aggregator's process starts); what is printed is the
+median over rounds of the difference to the same round's empty callback (Accelerate: to the untouched loop), with the
+quartiles of that difference beside it.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main() -> None:
         figures = {framework: _rounds(framework, arguments.tool, arguments) for framework in arguments.frameworks}
         Path(arguments.output).write_text(json.dumps(figures))
         return
-    rounds = f"{arguments.rounds} rounds of {arguments.steps} steps"
+    rounds = f"{arguments.rounds} rounds of {arguments.steps} steps, the first {arguments.settle} of each left out"
     print(f"torch {loops.torch.__version__}, {rounds}, {loops.RANKS} rank(s), one thread")
     print(f"{'':12} {'arm':10} {'CPU a step':>12} {'added CPU':>12} {'quartiles':>18} {'added wall':>12}")
     ours = {}
@@ -68,6 +69,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--frameworks", nargs="+", choices=FRAMEWORKS, default=list(FRAMEWORKS))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--settle", type=int, default=0, help="leave out so many of each run's first steps")
     parser.add_argument("--peer", metavar="PYTHON", help="the Python of an environment that holds traceml-ai")
     parser.add_argument("--tool", choices=TOOLS, default="ours", help=argparse.SUPPRESS)
     parser.add_argument("--output", help=argparse.SUPPRESS)
@@ -88,7 +90,7 @@ def _rounds(framework: str, tool: str, arguments: argparse.Namespace) -> dict[st
                 steps = arms[arm](arguments.steps)
                 wall = (time.perf_counter_ns() - began) / arguments.steps / 1e3
             if index:  # the first round pays for imports and caches
-                figures[arm].append((statistics.quantiles(steps, n=5)[0] / 1e3, wall))
+                figures[arm].append((statistics.quantiles(steps[arguments.settle :], n=5)[0] / 1e3, wall))
     return figures
 
 
@@ -174,6 +176,7 @@ def _run_peer(arguments: argparse.Namespace) -> dict[str, dict[str, list[Figure]
                     output = Path(folder) / f"{tool}.json"
                     command = [*command, "--tool", tool, "--output", str(output), "--frameworks", framework]
                     command += ["--rounds", str(-(-arguments.rounds // PEER_TURNS)), "--steps", str(arguments.steps)]
+                    command += ["--settle", str(arguments.settle)]
                     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
                     for arm, rounds in json.loads(output.read_text())[framework].items():
                         arms.setdefault(arm, []).extend(rounds)

@@ -10,7 +10,7 @@ from knocking import knock
 from waiting import LIMIT_S
 
 from traceml_core.core.identity import RankIdentity
-from traceml_core.telemetry.messages import Batch, FromAggregator, Hello, Refused, Welcome, chunks_of
+from traceml_core.telemetry.messages import Batch, FromAggregator, Hello, Refused, Welcome
 from traceml_core.transport.client import TelemetryClient
 from traceml_core.transport.keys import Ticket, make_keys
 from traceml_core.transport.server import HANDSHAKE_MS
@@ -103,4 +103,4 @@ def hello(rank: int) -> Hello:
 
 def batch(rank: int) -> Batch:
     """A batch of a rank that is none."""
-    return Batch(rank, 1_000 + rank, 1, 0, 0, {}, chunks_of([]))
+    return Batch(rank, 1_000 + rank, 1, 0, 0, {}, [])
