@@ -69,6 +69,7 @@ def test_a_healthy_run_has_nothing_of_warning_or_worse(framework, tmp_path):
     assert summary.run.steps == 100
 
 
+@pytest.mark.flaky(reruns=2)
 @pytest.mark.parametrize("framework", ["lightning", "hf", "accelerate"])
 def test_the_wall_time_that_the_script_saw_is_accounted_for(framework, tmp_path):
     if framework == "lightning" and version("lightning").startswith("2.2."):

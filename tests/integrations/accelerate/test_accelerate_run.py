@@ -62,6 +62,7 @@ def run_script(folder: Path, after_step: str = "pass", **environment: str) -> su
     return run(str(script), folder=folder, **environment)
 
 
+@pytest.mark.flaky(reruns=2)
 def test_a_block_ends_with_a_report_that_accounts_for_its_whole_time(accelerator, tmp_path, capsys):
     model = Model(forward_s=0.05)
     began = time.perf_counter()

@@ -48,6 +48,7 @@ class Slow(Trainer):
         return super()._hp_search_setup(trial)
 
 
+@pytest.mark.flaky(reruns=2)
 @pytest.mark.parametrize("way", ["constructor", "add_callback", "attach"])
 def test_all_of_train_is_accounted_for(way, tmp_path, recorded):
     ready = trainer(

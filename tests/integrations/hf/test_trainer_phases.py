@@ -116,6 +116,7 @@ def test_restarted_workers_are_the_loaders_start(tmp_path, recorded):
     assert run.total_ms("loader_start") > 3 * run.total_ms("input_wait")
 
 
+@pytest.mark.flaky(reruns=2)
 def test_rows_partition_the_time_and_cover_the_training(tmp_path, recorded):
     # Long beside what a busy machine adds around it.
     ready = trainer(tmp_path, model=Tiny(forward_ms=5, backward_ms=4), data=Samples(1_800))

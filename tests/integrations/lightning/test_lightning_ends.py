@@ -54,6 +54,7 @@ def profilers():
     return {"stock": None, "simple": pl.pytorch.profilers.SimpleProfiler()}
 
 
+@pytest.mark.flaky(reruns=2)
 @pytest.mark.parametrize("profiler", profilers())
 def test_the_teardown_of_other_callbacks_is_counted(profiler, runs_dir, recorded):
     ready = trainer(runs_dir, SlowEnd(), profiler=profilers()[profiler])
@@ -65,6 +66,7 @@ def test_the_teardown_of_other_callbacks_is_counted(profiler, runs_dir, recorded
     assert ready.profiler is before
 
 
+@pytest.mark.flaky(reruns=2)
 def test_with_a_logger_the_account_ends_before_the_logger_does(runs_dir, recorded, tmp_path):
     logger = SlowToFinalize(tmp_path, name="one", version=0)
     ready = trainer(runs_dir, SlowEnd(), logger=logger)
@@ -76,6 +78,7 @@ def test_with_a_logger_the_account_ends_before_the_logger_does(runs_dir, recorde
     assert "traceml/step_time_ms" in (tmp_path / "one" / "version_0" / "metrics.csv").read_text()
 
 
+@pytest.mark.flaky(reruns=2)
 def test_results_that_go_to_no_logger_leave_its_end_in_the_account(runs_dir, recorded, tmp_path):
     logger = SlowToFinalize(tmp_path, name="one", version=0)
     ready = trainer(runs_dir, logger=logger, settings={"trackers": False})
@@ -83,6 +86,7 @@ def test_results_that_go_to_no_logger_leave_its_end_in_the_account(runs_dir, rec
     assert accounted_s(recorded()) >= 0.99 * around_s
 
 
+@pytest.mark.flaky(reruns=2)
 def test_a_fit_that_raises_is_accounted_for_up_to_the_error(runs_dir, recorded):
     around_s = fitted(trainer(runs_dir), Fails(forward_ms=9), loader(400))
     run = recorded()

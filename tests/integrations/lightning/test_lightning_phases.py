@@ -149,6 +149,7 @@ def test_restarted_workers_are_the_loaders_start_and_no_wait_for_data(runs_dir, 
     assert run.total_ms("loader_start") > 3 * run.total_ms("input_wait")
 
 
+@pytest.mark.flaky(reruns=2)
 def test_rows_partition_the_time_and_cover_the_fit(runs_dir, recorded):
     # 10 ms steps of waiting in every phase: the shape of a healthy run
     module = Plain(forward_ms=5, backward_ms=4)
