@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from waiting import LIMIT_S
 
-from traceml_core.instrumentation.gradient_arrival import GradientArrival
+from traceml_core.instrumentation.gradient_arrival import DECIDED_AFTER, GradientArrival
 
 DELAY_MS = 30
 STEPS = 10
@@ -127,6 +127,52 @@ def test_who_wants_to_know_as_well_is_told_at_each_arrival():
     GradientArrival.attach(model, lambda: told.append(time.perf_counter_ns()))
     train_once(model)
     assert len(told) == 2
+
+
+class Branches(nn.Module):
+    """Two layers beside each other; the first comes into a step or does not."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.uses_first = nn.Linear(4, 2, bias=False), nn.Linear(4, 2, bias=False), True
+
+    def forward(self, x):
+        return (self.first(x) if self.uses_first else 0) + self.second(x)
+
+
+def test_only_the_parameter_that_comes_last_each_time_stays_watched():
+    told: list[int] = []
+    model = Branches()
+    arrival = GradientArrival.attach(model, lambda: told.append(1))
+    for _ in range(DECIDED_AFTER + 3):
+        train_once(model)
+        assert arrival.take() is not None
+    assert len(told) == 2 * DECIDED_AFTER + 3
+
+
+def test_one_that_does_not_come_any_more_has_both_watched_again():
+    model = Branches()
+    arrival = GradientArrival.attach(model)
+    for _ in range(DECIDED_AFTER):
+        train_once(model)
+        arrival.take()
+    model.uses_first = False
+    train_once(model)
+    assert arrival.take() is None
+    for model.uses_first in (False, True, False):
+        train_once(model)
+        assert arrival.take() is not None
+
+
+def test_where_the_order_changes_both_stay_watched():
+    told: list[int] = []
+    model = Branches()
+    arrival = GradientArrival.attach(model, lambda: told.append(1))
+    for step in range(3 * DECIDED_AFTER):
+        model.uses_first = step != 5
+        train_once(model)
+        assert arrival.take() is not None
+    assert len(told) == 6 * DECIDED_AFTER - 1
 
 
 def test_after_detaching_nothing_is_stamped():
