@@ -94,11 +94,17 @@ def test_a_fit_inside_another_one_with_the_same_callback_is_a_part_of_it(inner_f
     assert type(outer.profiler).__name__ == "PassThroughProfiler"
 
 
-def test_a_run_that_nobody_closed_ends_as_failed_where_the_next_fit_begins(runs_dir, recorded):
+def _left_open(runs_dir):
+    """A callback whose run nobody closed, and the trainer that it was in."""
     ours = TraceMLCallback(runs_dir=str(runs_dir), report="off")
     left = trainer(runs_dir, _FailsBeforeUs(), ours, settings=False)
     with pytest.raises(LookupError):
         left.fit(_Raises(RuntimeError("no more data")), loader())
+    return ours, left
+
+
+def test_a_run_that_nobody_closed_ends_as_failed_where_the_next_fit_begins(runs_dir, recorded):
+    ours, left = _left_open(runs_dir)
     trainer(runs_dir, ours, settings=False).fit(Plain(), loader(3))
     runs = [run.summary.run for run in recorded(every=True)]
     assert [(run.status, run.steps) for run in runs] == [("failed", 2), ("completed", 3)]
@@ -106,10 +112,7 @@ def test_a_run_that_nobody_closed_ends_as_failed_where_the_next_fit_begins(runs_
 
 
 def test_a_run_that_the_session_ends_leaves_the_trainer_as_it_was(runs_dir, recorded):
-    ours = TraceMLCallback(runs_dir=str(runs_dir), report="off")
-    left = trainer(runs_dir, _FailsBeforeUs(), ours, settings=False)
-    with pytest.raises(LookupError):
-        left.fit(_Raises(RuntimeError("no more data")), loader())
+    ours, left = _left_open(runs_dir)
     ours._run._session.close()
     assert ours._run is None
     assert type(left.profiler).__name__ == "PassThroughProfiler"
