@@ -1,4 +1,4 @@
-"""An Accelerate loop with one planted cause; `python accelerate_train.py CAUSE`."""
+"""An Accelerate loop with one planted cause after the other; `python accelerate_train.py CAUSE [CAUSE ...]`."""
 
 import sys
 import time
@@ -21,8 +21,8 @@ def main(cause: str) -> None:
             optimizer.zero_grad()
             accelerator.backward(network(**batch)["loss"])
             optimizer.step()
-    print(f"WALL {time.perf_counter() - began:.4f}")
+    causes.tell_wall(began)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    causes.train_each(main, sys.argv[1:])

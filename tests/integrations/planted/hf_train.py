@@ -1,4 +1,4 @@
-"""A Hugging Face Trainer run with one planted cause; `python hf_train.py CAUSE`."""
+"""A Hugging Face Trainer run with one planted cause after the other; `python hf_train.py CAUSE [CAUSE ...]`."""
 
 import sys
 import time
@@ -54,8 +54,8 @@ def main(cause: str) -> None:
     )
     began = time.perf_counter()
     trainer.train()
-    print(f"WALL {time.perf_counter() - began:.4f}")
+    causes.tell_wall(began)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    causes.train_each(main, sys.argv[1:])

@@ -1,4 +1,4 @@
-"""A Lightning training with one planted cause; `python lightning_train.py CAUSE`."""
+"""A Lightning training with one planted cause after the other; `python lightning_train.py CAUSE [CAUSE ...]`."""
 
 import sys
 import time
@@ -50,8 +50,8 @@ def main(cause: str) -> None:
     trainer = pl.Trainer(max_epochs=causes.epochs(cause), accelerator="cpu", callbacks=callbacks, **options)
     began = time.perf_counter()
     trainer.fit(Module(cause), loader, held_out if cause in ("frequent_validation", "healthy") else None)
-    print(f"WALL {time.perf_counter() - began:.4f}")
+    causes.tell_wall(began)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    causes.train_each(main, sys.argv[1:])
