@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_memory import MemoryReading
 from traceml_core.instrumentation.step_recorder import StepRecorder
+from traceml_core.runtime.overhead import overhead_ns_per_step
 
 
 class Watch:
@@ -171,6 +173,52 @@ def test_a_queue_that_is_emptied_takes_up_again():
     steps.queue.clear()
     train(steps, watch, 1)
     assert [record.step for record in steps.queue] == [5]
+
+
+def on_time() -> tuple[StepRecorder, PhaseClock]:
+    """A recorder by the real clock, in the middle of a loop."""
+    clock = PhaseClock()
+    steps = StepRecorder(clock)
+    steps.fetch()
+    return steps, clock
+
+
+def step(steps: StepRecorder) -> None:
+    steps.optimizer_step()
+    steps.fetch()
+
+
+def test_the_end_of_a_step_gives_way_to_a_sender_that_is_late_until_its_turn_is_over():
+    steps, _ = on_time()
+    steps.expect_sender(-10.0)
+    turn = threading.Timer(0.002, steps.expect_sender, (10.0,))
+    turn.start()
+    step(steps)
+    turn.join()
+    given_way_ns = steps.given_way_ns
+    assert given_way_ns > 1_000_000
+    step(steps)
+    assert steps.given_way_ns == given_way_ns
+
+
+def test_nobody_gives_way_to_a_sender_that_is_on_time_or_does_not_come():
+    steps, _ = on_time()
+    step(steps)
+    steps.expect_sender(10.0)
+    step(steps)
+    steps.expect_sender(-10.0)
+    steps.expect_sender(None)
+    step(steps)
+    assert steps.given_way_ns == 0
+
+
+def test_a_sender_that_waits_for_something_else_gets_no_more_than_a_moment_now_and_then():
+    steps, clock = on_time()
+    steps.expect_sender(-10.0)
+    for _ in range(3):
+        step(steps)
+    assert 50_000_000 <= steps.given_way_ns < 100_000_000  # once, and not three times
+    assert overhead_ns_per_step(clock, steps) >= steps.given_way_ns / 3
 
 
 def test_records_say_when_they_began():

@@ -18,6 +18,7 @@ from session_scripts import summary_in
 
 from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
+from traceml_core.instrumentation.step_recorder import StepRecorder
 from traceml_core.runtime.console import Terminal, say, say_in_passing, show, shown, terminal
 from traceml_core.runtime.overhead import overhead_ns_per_step
 
@@ -128,9 +129,14 @@ def test_a_path_in_the_working_directory_is_shown_as_a_person_would_type_it(tmp_
 
 def test_overhead_is_what_the_boundaries_of_a_step_cost():
     clock = PhaseClock()
-    for _ in range(100):
-        clock.enter(Phase.FORWARD)
-        clock.leave(Phase.FORWARD)
-    assert overhead_ns_per_step(clock, 0) == 0.0
-    # Thirteen boundaries of a step cost something between nanoseconds and a hundred microseconds each.
-    assert 13 * 50 < overhead_ns_per_step(clock, 10) < 13 * 100_000
+    steps = StepRecorder(clock)
+    steps.fetch()
+    assert overhead_ns_per_step(clock, steps) == 0.0
+    for _ in range(10):
+        for _ in range(10):
+            clock.enter(Phase.FORWARD)
+            clock.leave(Phase.FORWARD)
+        steps.optimizer_step()
+        steps.fetch()
+    # Twenty-six boundaries of a step cost something between nanoseconds and a hundred microseconds each.
+    assert 26 * 50 < overhead_ns_per_step(clock, steps) < 26 * 100_000

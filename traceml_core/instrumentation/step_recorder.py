@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from threading import Event
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from traceml_core.instrumentation.step_memory import StepMemory
 
 QUEUE_LIMIT = 20_000
+# A sender that is this late for its turn waits for the interpreter. A training that hands it out for moments only, by
+# short system calls in a loop of plain Python, has it back before a waiting thread wakes, each time, for minutes.
+LATE_NS = 250_000_000
+# A turn takes some milliseconds, more where rows have piled up. One that does not end waits for something else: it is
+# given more time at ever longer intervals, in the end for 1.2 % of the training's.
+GIVE_WAY_S = 0.05
+LONGEST_INTERVAL_NS = 16 * LATE_NS
+NEVER_NS = 2**63
 
 
 class StepRecorder:
@@ -22,7 +31,8 @@ class StepRecorder:
 
     A step is one batch window after which an optimizer stepped. It owns the interval from its first fetch to the next
     step's first fetch. Records wait in a bounded queue that the sender thread empties; when it is full, new ones are
-    dropped and counted. Only the training thread calls the methods; any thread may read the attributes.
+    dropped and counted. Only the training thread calls the methods, but for `expect_sender`; any thread may read the
+    attributes. Where the sender is late because it cannot get the interpreter, the end of a step gives way to it.
 
     `gradients_arrived` is what a `GradientArrival` has to call as well where a device is timed; null elsewhere.
     """
@@ -32,14 +42,18 @@ class StepRecorder:
         "_clock",
         "_device",
         "_in_loop",
+        "_interval_ns",
+        "_late_ns",
         "_memory",
         "_micro_batches",
         "_queue_limit",
         "_samples",
         "_stepped",
         "_tokens",
+        "_turn_ended",
         "_unix_offset_ns",
         "dropped",
+        "given_way_ns",
         "gradients_arrived",
         "queue",
         "step",
@@ -58,6 +72,7 @@ class StepRecorder:
         """Record from `started_ns` (by default the clock's start) on. `device` and `memory` see an accelerator."""
         self.queue: deque[StepRecord] = deque()
         self.dropped = 0
+        self.given_way_ns = 0
         self.steps_done = 0
         self.step = 0
         self._clock = clock
@@ -66,6 +81,9 @@ class StepRecorder:
         self._queue_limit = queue_limit
         self._began_ns = clock.started_ns if started_ns is None else started_ns
         self._unix_offset_ns = time_ns() - perf_counter_ns()
+        self._late_ns = NEVER_NS
+        self._interval_ns = LATE_NS
+        self._turn_ended = Event()
         self._in_loop = False
         self._stepped = False
         self._micro_batches = 0
@@ -80,6 +98,12 @@ class StepRecorder:
     def unix_ns(self) -> int:
         """The present moment on the clock of `StepRecord.started_ns`: Unix time that no clock change makes jump."""
         return perf_counter_ns() + self._unix_offset_ns
+
+    def expect_sender(self, within_s: float | None) -> None:
+        """The sender, on its own thread: this turn is over, and the next begins within so many seconds (null: none)."""
+        self._interval_ns = LATE_NS
+        self._late_ns = NEVER_NS if within_s is None else perf_counter_ns() + int(within_s * 1e9) + LATE_NS
+        self._turn_ended.set()
 
     def start_at(self, step: int) -> None:
         """The framework's step counter before the first step: 0, or where a resumed run goes on."""
@@ -143,6 +167,19 @@ class StepRecorder:
             self.queue.append(record)
         else:
             self.dropped += 1
+        if stretches.ended_ns > self._late_ns:
+            self._give_way()
+
+    def _give_way(self) -> None:
+        """Let the sender have the interpreter until its turn is over, within limits."""
+        began_ns = perf_counter_ns()
+        self._turn_ended.clear()
+        is_over = self._turn_ended.wait(GIVE_WAY_S)
+        now_ns = perf_counter_ns()
+        self.given_way_ns += now_ns - began_ns
+        if not is_over:
+            self._late_ns = now_ns + self._interval_ns
+            self._interval_ns = min(2 * self._interval_ns, LONGEST_INTERVAL_NS)
 
     def _hand_over(self, records: Iterable[StepRecord]) -> None:
         for record in records:

@@ -310,6 +310,7 @@ def start_runtime(
         tell_silence=lambda: _tell_silence(identity, aggregator),
         end_joining=end_joining,
         tell_line=say_in_passing,
+        end_turn=steps.expect_sender,
     )
     handle = RuntimeHandle(clock, steps, sender)
     if identity.rank == 0:

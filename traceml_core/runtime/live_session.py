@@ -188,7 +188,7 @@ class LiveSession(Session):
         self.clock.unwind()
         self.steps.finish()
         wall_ns, ended_ns = perf_counter_ns() - self.started_ns, time.monotonic_ns()
-        overhead_ns = overhead_ns_per_step(self.clock, self.steps.steps_done)
+        overhead_ns = overhead_ns_per_step(self.clock, self.steps)
         look = terminal()
         runtime.finish(
             Finish(

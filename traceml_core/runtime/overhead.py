@@ -6,16 +6,18 @@ from time import perf_counter_ns
 
 from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
+from traceml_core.instrumentation.step_recorder import StepRecorder
 
 TRIALS = 200
 STEP_CLOSE_BOUNDARIES = 6
 
 
-def overhead_ns_per_step(clock: PhaseClock, steps: int) -> float:
-    """Nanoseconds of the training thread a step: boundaries × the cost of one, and closing the step."""
-    if steps == 0:
+def overhead_ns_per_step(clock: PhaseClock, steps: StepRecorder) -> float:
+    """Nanoseconds of the training thread a step: boundaries × the cost of one, closing the step, and giving way."""
+    done = steps.steps_done
+    if done == 0:
         return 0.0
-    return (clock.boundaries / steps + STEP_CLOSE_BOUNDARIES) * _boundary_ns()
+    return (clock.boundaries / done + STEP_CLOSE_BOUNDARIES) * _boundary_ns() + steps.given_way_ns / done
 
 
 def _boundary_ns() -> float:

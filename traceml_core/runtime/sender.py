@@ -80,13 +80,15 @@ class Sender:
         tell_silence: Callable[[], None],
         end_joining: Callable[[], None] = lambda: None,
         tell_line: Callable[[str], None] = lambda line: None,
+        end_turn: Callable[[float | None], None] = lambda next_s: None,
     ) -> None:
         """A sender that is not started. The callables are the outside world, called on the sender's thread.
 
         `find_ticket` is given an event that is set when the run is about to end. `keep_aggregator` starts a dead
         aggregator again and is false once that is hopeless; `tell_silence` is called once, where the first hello was
         not answered for 2 s; `end_joining` once training is over, before the last rows are sent; `tell_line` with each
-        line that a display has for the terminal, while training goes on.
+        line that a display has for the terminal, while training goes on; `end_turn` at the end of each turn of this
+        thread, with the seconds until the next one, null after the last.
         """
         self.has_ticket: bool | None = None
         self.finished = threading.Event()
@@ -99,6 +101,7 @@ class Sender:
         self._tell_silence = tell_silence
         self._end_joining = end_joining
         self._tell_line = tell_line
+        self._end_turn = end_turn
         self._outbox = Outbox(identity.rank, identity.incarnation)
         self._facts: RunFacts | None = None
         self._finish: Finish | None = None
@@ -157,6 +160,7 @@ class Sender:
         self.finished.set()
 
     def _serve(self, ticket: Ticket) -> None:
+        self._end_turn(0.0)  # the first one may be late as well
         client = TelemetryClient(ticket)
         try:
             conversation = self._conversation = Conversation(client, self._identity, self._outbox)
@@ -167,6 +171,7 @@ class Sender:
                 if not conversation.is_welcome and CLOCK() - began_s > ANSWER_LIMIT_S:
                     began_s = float("inf")
                     self._told_silence()
+                self._end_turn(self._tick_s)
                 self._pause(rows)
             with fail_open(logger, "telling the other ranks of the end"):
                 self._end_joining()
@@ -174,16 +179,18 @@ class Sender:
                 self._close_down(conversation, rows, self._finish)
                 self.finished.set()  # training goes on while the connection closes
         finally:
+            self._end_turn(None)
             client.close(LINGER_MS)
 
     def _pause(self, rows: SampledRows) -> None:
-        """Sleep until the next tick, with glances in between."""
+        """Sleep until the next tick, with glances in between for as long as there is time."""
+        until_s = CLOCK() + self._tick_s
         glances = rows.glances
         for _ in range(glances):
-            if self._woken.wait(self._tick_s / (glances + 1)):
+            if self._woken.wait(self._tick_s / (glances + 1)) or CLOCK() >= until_s:
                 return
             rows.glance()
-        self._woken.wait(self._tick_s / (glances + 1))
+        self._woken.wait(until_s - CLOCK())
 
     def _tick(self, conversation: Conversation, chunks: list[SizedChunk]) -> None:
         self._keep()
