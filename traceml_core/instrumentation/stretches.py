@@ -8,6 +8,8 @@ import msgspec
 
 from traceml_core.core.phases import Phase
 
+PHASES = len(Phase)  # an enum counts itself in Python, and this is asked for every step
+
 
 class Stretches(msgspec.Struct, frozen=True, gc=False):
     """The time from `began_ns` to `ended_ns` (`perf_counter_ns`), each nanosecond with one slot of the clock.
@@ -25,8 +27,8 @@ class Stretches(msgspec.Struct, frozen=True, gc=False):
     @property
     def spent_ns(self) -> list[int]:
         """Nanoseconds per slot, for every phase and up to the last slot that owned any; added up here and now."""
-        last = max(self.owner, len(self.folded_ns) - 1, len(Phase) - 1, *(max(slots) for slots, _ in self.pieces))
-        spent = [*self.folded_ns, *[0] * (last + 1 - len(self.folded_ns))]
+        slots_used = max(self.owner + 1, PHASES, *[max(slots) + 1 for slots, _ in self.pieces])
+        spent = [*self.folded_ns, *[0] * (slots_used - len(self.folded_ns))]
         mark = self.began_ns
         for slots, moments in self.pieces:
             for slot, moment in zip(slots, moments, strict=True):

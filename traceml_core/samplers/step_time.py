@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from traceml_core.core.phases import STEP_PHASES, Phase
 from traceml_core.core.rows import Row
 from traceml_core.instrumentation.step_record import StepRecord
+from traceml_core.instrumentation.stretches import PHASES
 from traceml_core.samplers.base import SamplerContext
 from traceml_core.samplers.step_memory import memory_row
 
@@ -94,8 +95,8 @@ def step_time_row(
     record: StepRecord, spent_ns: Sequence[int], phases: Sequence[Phase], unmeasured: Sequence[Phase]
 ) -> StepTimeRow:
     """The row of one record: slots fold into their phases, what cannot be measured into `unattributed`."""
-    spent: list[int | None] = list(spent_ns[: len(Phase)])
-    for slot in range(len(Phase), len(spent_ns)):
+    spent: list[int | None] = list(spent_ns[:PHASES])
+    for slot in range(PHASES, len(spent_ns)):
         spent[phases[slot]] = (spent[phases[slot]] or 0) + spent_ns[slot]
     device: list[int | None] = [None] * (len(STEP_PHASES) + 1) if record.device_ns is None else list(record.device_ns)
     for phase in unmeasured:
@@ -115,7 +116,7 @@ def _owner_rows(
     rows = []
     numbered = [step for step in steps if step is not None]
     first, last = (numbered[0], numbered[-1]) if numbered else (None, None)
-    for slot in range(len(Phase), len(slots)):
+    for slot in range(PHASES, len(slots)):
         spent = [one[slot] for one in spent_ns if len(one) > slot and one[slot]]
         if spent:
             phase, owner = slots[slot]
