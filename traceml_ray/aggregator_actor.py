@@ -69,7 +69,7 @@ class AggregatorActor:
 
 def _own_address() -> str:
     """Where other nodes of the cluster reach this one."""
-    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    address: str = ray.util.get_node_ip_address()
     return address
 
 

@@ -143,10 +143,10 @@ def _for_elsewhere(settings: Settings) -> Settings:
 
 def _needs_several_nodes(scaling: Any) -> bool:
     """Whether workers may be on other nodes: there are some, or this one is too small, so that Ray will add some."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes: list[dict[str, Any]] = ray.nodes()
     if len([node for node in nodes if node["Alive"]]) > 1:
         return True
-    here: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    here: dict[str, float] = ray.cluster_resources()
     wanted = {} if scaling is None else scaling.total_resources
     return any(amount > here.get(resource, 0.0) for resource, amount in wanted.items())
 
