@@ -79,8 +79,9 @@ def head_lines(summary: FinalSummary, look: Look) -> list[Text]:
     """What ran, for how long; and when so, that it failed or was interrupted, where, with which error."""
     run = summary.run
     place = "" if run.is_watched else run.framework.replace("_", " ") + (f" on {run.device}" if run.device else "")
-    ranks = f", {count(run.world_size)} ranks" if run.world_size > 1 else ""
-    left = Text.assemble((" TraceML  ", "bold"), (look.shown(run.name, 60), "bold"), (f"  {place}{ranks}", "dim"))
+    ranks = f"{count(run.world_size)} ranks" if run.world_size > 1 else ""
+    where = ", ".join(filter(None, (place, ranks)))
+    left = Text.assemble((" TraceML  ", "bold"), (look.shown(run.name, 60), "bold"), (f"  {where}", "dim"))
     steps = f"{count(run.steps)} step{'' if run.steps == 1 else 's'} in "
     right = Text(f"{'' if run.is_watched else steps}{seconds(run.duration_s)}")
     lines = [spread(left, right, look)]

@@ -36,6 +36,14 @@ def test_the_verdict_says_what_is_true_what_to_do_and_what_it_would_gain():
     assert row_of(card, "Gain").endswith("up to 61% of the time after warm-up: 2.6x as fast at best")
 
 
+def test_the_head_names_the_place_and_the_ranks_as_far_as_they_are_known():
+    def head(**fields):
+        return plain(make_summary(world_size=8, **fields)).splitlines()[0]
+
+    assert " lightning on cpu, 8 ranks " in head(framework="lightning", device="cpu")
+    assert "  8 ranks " in head(framework="manual", device=None)  # nobody told what trains
+
+
 def test_the_next_step_is_never_cut():
     action = "Set this. " * 30 + "And then the end."
 
