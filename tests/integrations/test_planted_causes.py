@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -74,7 +76,9 @@ def test_each_planted_cause_is_the_primary_diagnosis(framework, group, tmp_path)
         assert primary.kind == kind, (cause, primary)
         assert named in f"{primary.summary} {primary.evidence}"
         assert summary.time_budget.unattributed_share <= 0.08, cause
-        assert primary.label.lower() in stderr.lower()
+    # Each has its card.
+    told = Counter(re.findall(r"^ \[([A-Z ]+)\]", stderr, re.MULTILINE))
+    assert told == Counter(one.summary.primary_diagnosis.label.upper() for one in trained.values())
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -123,6 +123,19 @@ def test_the_end_of_the_process_closes_a_run_that_nobody_closed(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_error_ends_the_run_as_failed_and_its_traceback_is_unchanged(tmp_path):
+    fail = "if number == 4: raise ValueError('no such label')"
+    recorded = run_script(tmp_path, fail)
+    plain = run_script(tmp_path, fail, TRACEML_DISABLED="1")
+    assert plain.stderr.strip()
+    assert plain.stderr in recorded.stderr
+    assert recorded.returncode == plain.returncode == 1
+    error = read_summary(tmp_path / "run").run.error
+    assert (error.type, error.message, error.step) == ("ValueError", "no such label", 5)
+    assert read_summary(tmp_path / "run").run.status == "failed"
+
+
+@pytest.mark.slow
 def test_ctrl_c_ends_the_run_as_interrupted(tmp_path):
     done = run_script(tmp_path, "if number == 4: import os, signal; os.kill(os.getpid(), signal.SIGINT)")
     assert done.returncode in (130, -signal.SIGINT)
