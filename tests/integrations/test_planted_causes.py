@@ -76,8 +76,8 @@ def test_each_planted_cause_is_the_primary_diagnosis(framework, group, tmp_path)
         assert primary.kind == kind, (cause, primary)
         assert named in f"{primary.summary} {primary.evidence}"
         assert summary.time_budget.unattributed_share <= 0.08, cause
-    # Each has its card.
-    told = Counter(re.findall(r"^ \[([A-Z ]+)\]", stderr, re.MULTILINE))
+    # The first of a process has its card, those after it a line each.
+    told = Counter(re.findall(r"^(?: \[|TraceML: )([A-Z ]+)(?:\]| - )", stderr, re.MULTILINE))
     assert told == Counter(one.summary.primary_diagnosis.label.upper() for one in trained.values())
 
 
