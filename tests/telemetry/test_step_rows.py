@@ -13,6 +13,7 @@ from traceml_core.core.identity import RankIdentity
 from traceml_core.core.phases import STEP_PHASES, Phase
 from traceml_core.core.rows import columns_of
 from traceml_core.instrumentation.phase_clock import PhaseClock
+from traceml_core.instrumentation.phase_stack import PhaseStack
 from traceml_core.instrumentation.step_memory import MemoryReading
 from traceml_core.instrumentation.step_record import StepRecord
 from traceml_core.instrumentation.step_recorder import StepRecorder
@@ -28,7 +29,7 @@ DEVICE_COLUMNS = [f"device_{phase.key}_ns" for phase in (*STEP_PHASES, Phase.UNA
 def make_record(step: int | None = 1, spent_ns: list[int] | None = None, **fields: Any) -> StepRecord:
     spent_ns = [0] * len(Phase) if spent_ns is None else spent_ns
     values = {"started_ns": 1_000, "interval_ns": sum(spent_ns), "micro_batches": 1, "samples": None, "tokens": None}
-    stretches = Stretches(0, 0, [], Phase.UNATTRIBUTED, spent_ns)
+    stretches = Stretches(0, 0, [], [], PhaseStack(), spent_ns)
     return StepRecord(step=step, stretches=stretches, **{**values, **fields})
 
 

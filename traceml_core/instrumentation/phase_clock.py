@@ -7,9 +7,10 @@ from time import perf_counter_ns
 
 from traceml_core.core.phases import UNATTRIBUTED, Phase
 from traceml_core.instrumentation.phase_stack import PhaseStack
-from traceml_core.instrumentation.stretches import Stretches
+from traceml_core.instrumentation.stretches import Piece, Stretches
 
 MOMENTS_LIMIT = 4096
+UNREAD_LIMIT = 512
 
 
 class PhaseClock:
@@ -20,10 +21,10 @@ class PhaseClock:
     in-step phase claims nothing: validation's forward is validation.
 
     `enter(slot)` gives a slot the time from now on, until `leave(slot)` gives it back to what owned it before. Both
-    note the moment and no more; who owned the time until then is looked up when somebody asks, once a step, and added
-    up where it costs training nothing. Between two steps of training the processor's caches hold none of this code,
-    and what little runs at a boundary is most of what measuring costs. Where somebody listens to boundaries, they are
-    looked up at once. `boundaries` counts those looked up.
+    note the moment and no more; who owned the time until then is looked up when somebody asks, and that is mostly the
+    sender, on its own thread. Between two steps of training the processor's caches hold none of this code, and what
+    little runs at a boundary is most of what measuring costs. Where somebody listens to boundaries, they are looked up
+    at once. `boundaries` counts them.
 
     A hook that runs at every step saves a call by saying `note((slot, now()))` for an enter and `note((~slot, now()))`
     for a leave; it asks for `note` once the listeners are there.
@@ -38,10 +39,11 @@ class PhaseClock:
         "_folded_ns",
         "_ground",
         "_moves",
+        "_origin",
         "_pieces",
         "_slot_of",
-        "_stack",
         "_taken_ns",
+        "_unread",
         "boundaries",
         "note",
         "now",
@@ -58,10 +60,12 @@ class PhaseClock:
         self.slots: list[tuple[Phase, str | None]] = [(phase, None) for phase in Phase]
         self._slot_of: dict[tuple[Phase, str], int] = {}
         self._ground = PhaseStack()
-        self._stack = self._ground.replay((Phase.STARTUP.value,)).stack
+        # What the moves lead on from: a stack, or that with which the stretches end which were taken last.
+        self._origin: PhaseStack | Stretches = self._ground.replay((Phase.STARTUP.value,)).stack
         self._folded_ns: Sequence[int] = ()
-        self._pieces: list[tuple[tuple[int, ...], list[int]]] = []
+        self._pieces: list[Piece] = []
         self._moves: list[int] = []
+        self._unread = 0
         self.boundaries = 0
         self._boundary: Callable[[int], None] | None = None
         self._booked: Callable[[int, int | None], None] | None = None
@@ -81,8 +85,7 @@ class PhaseClock:
     @property
     def owner(self) -> Phase:
         """The phase that owns the time now."""
-        self._settle()
-        return self.slots[self._stack.owner][0]
+        return self.slots[self._stack().owner][0]
 
     def slot(self, phase: Phase, owner: str) -> int:
         """The slot of `phase` for an owner such as a callback's class name; made when first asked for.
@@ -126,8 +129,7 @@ class PhaseClock:
         if since_ns is not None and self._boundary is None and moves and moves[-1] < since_ns <= now:
             moves.extend((slot, since_ns, ~slot, now))  # an enter and a leave, which are looked up with the others
             return
-        self._settle()
-        owner = self._stack.owner
+        owner = self._stack().owner
         if slot <= UNATTRIBUTED < owner:
             self._pieces.append(((owner,), [now]))
             return
@@ -144,46 +146,51 @@ class PhaseClock:
     def unwind(self) -> None:
         """Drop whatever is on the stack: after an exception, or where a loop begins or ends."""
         now = self.now()
-        self._settle()
-        self._pieces.append(((self._stack.owner,), [now]))
-        self._stack = self._ground
+        self._pieces.append(((self._stack().owner,), [now]))
+        self._origin = self._ground
         if self._boundary is not None:
-            self._boundary(self._stack.owner)
+            self._boundary(self._ground.owner)
 
     def take(self) -> Stretches:
         """Who owned the time since the last `take`, up to the present moment; counting starts anew."""
-        now = self.now()
-        self._settle()
-        taken = Stretches(self._taken_ns, now, self._pieces, self._stack.owner, self._folded_ns)
-        self._taken_ns, self._pieces, self._folded_ns = now, [], ()
+        now, moves = self.now(), self._moves
+        self.boundaries += len(moves) // 2
+        taken = Stretches(self._taken_ns, now, self._pieces, moves[:], self._origin, self._folded_ns)
+        moves.clear()
+        self._origin, self._taken_ns, self._pieces, self._folded_ns = taken, now, [], ()
+        self._unread += 1
+        if self._unread > UNREAD_LIMIT:  # nobody may ask for a long time, and they hold on to each other until then
+            self._stack()
         return taken
 
     def _tell(self, move: tuple[int, int]) -> None:
         self._moves.extend(move)
-        if self._settle() and self._boundary is not None:
-            self._boundary(self._stack.owner)
+        stack, is_told = self._settle()
+        if is_told and self._boundary is not None:
+            self._boundary(stack.owner)
 
-    def _settle(self) -> bool:
-        """Look up the moves noted so far; whether the last of them was one that the owner of the time made."""
-        moves, stack = self._moves, self._stack
-        if not moves:
-            return False
-        slots, moments = tuple(moves[::2]), moves[1::2]
-        replay = stack.replays.get(slots) or stack.replay(slots)
-        moves.clear()
-        if replay.kept is not None:
-            moments = [moments[place] for place in replay.kept]
-        if moments:
-            self._pieces.append((replay.owners, moments))
-        self._stack = replay.stack
-        self.boundaries += len(moments)
-        return replay.is_told
+    def _stack(self) -> PhaseStack:
+        """The stack as it is now."""
+        return self._settle()[0]
+
+    def _settle(self) -> tuple[PhaseStack, bool]:
+        """Look up what was noted so far: the stack, and whether the owner of the time made the last of the moves."""
+        moves, origin = self._moves, self._origin
+        stack = origin if isinstance(origin, PhaseStack) else origin.end
+        is_told, self._unread = False, 0
+        if moves:
+            owners, moments, stack, is_told = stack.look_up(moves)
+            moves.clear()
+            if moments:
+                self._pieces.append((owners, moments))
+            self.boundaries += len(moments)
+        self._origin = stack
+        return stack, is_told
 
     def _fold(self) -> None:
         """Add up what has gathered in a long time without a step, so that it does not grow with it."""
-        self._settle()
-        last_ns = self._last_boundary_ns()
-        gathered = Stretches(self._taken_ns, last_ns, self._pieces, self._stack.owner, self._folded_ns)
+        stack, last_ns = self._stack(), self._last_boundary_ns()
+        gathered = Stretches(self._taken_ns, last_ns, self._pieces, (), stack, self._folded_ns)
         self._taken_ns, self._pieces, self._folded_ns = last_ns, [], gathered.spent_ns
 
     def _last_boundary_ns(self) -> int:

@@ -6,6 +6,7 @@ from it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 from traceml_core.core.phases import UNATTRIBUTED
@@ -30,6 +31,15 @@ class Replay(NamedTuple):
     is_told: bool
 
 
+class LookedUp(NamedTuple):
+    """What moves with their moments came to: who owned the time until which moment, and the rest as in `Replay`."""
+
+    owners: tuple[int, ...]
+    moments: Sequence[int]
+    stack: PhaseStack
+    is_told: bool
+
+
 class PhaseStack:
     """What is claimed, from the ground up; the last claim owns the time, unless an around-step phase around it does."""
 
@@ -43,6 +53,14 @@ class PhaseStack:
         self._known = {claims: self} if known is None else known
         self.replays: dict[tuple[int, ...], Replay] = {}
         self.owner = _owners(claims)[-1]
+
+    def look_up(self, moves: Sequence[int]) -> LookedUp:
+        """What `moves` come to, slot and moment in turn; in no time where the same slots have been seen before."""
+        slots, moments = tuple(moves[::2]), moves[1::2]
+        replay = self.replays.get(slots) or self.replay(slots)
+        if replay.kept is not None:
+            moments = [moments[place] for place in replay.kept]
+        return LookedUp(replay.owners, moments, replay.stack, replay.is_told)
 
     def replay(self, moves: tuple[int, ...]) -> Replay:
         """Work out what `moves` make of this stack: a slot is entered, its complement left. Kept in `replays`."""

@@ -21,7 +21,7 @@ def overhead_ns_per_step(clock: PhaseClock, steps: StepRecorder) -> float:
 
 
 def _boundary_ns() -> float:
-    """What one enter or leave costs on this machine, looking it up included: the fastest of five trials."""
+    """What one enter or leave costs on this machine: the fastest of five trials."""
     clock = PhaseClock()
     best = None
     for _ in range(5):
