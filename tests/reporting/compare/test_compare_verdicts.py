@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import pytest
 from compare_factory import STEP_MS, make_compared, slower
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 
 from traceml_core.core.phases import Phase
 from traceml_core.reporting.compare.core import compare
-from traceml_core.reporting.compare.verdict import mirrored
+from traceml_core.reporting.compare.verdict import mirrored, settling_half_width, verdict_on
+from traceml_core.statistics.two_sides import SidesApart
 
 MIRROR = {"REGRESSION": "IMPROVEMENT", "IMPROVEMENT": "REGRESSION"}
 
@@ -82,6 +85,39 @@ def test_five_runs_a_side_tell_what_one_cannot():
     five = compare(side(*range(5)), side(*range(5, 10), phases_ms=phases_ms), 0.01)
 
     assert (one.verdict, five.verdict) == ("INCONCLUSIVE", "REGRESSION")
+
+
+@pytest.mark.parametrize(("milliseconds", "word"), [(0.35, "slower"), (-0.35, "faster")])
+def test_a_change_that_is_certain_but_perhaps_within_the_margin_is_inconclusive_and_said_to_be_certain(
+    milliseconds, word
+):
+    told = compare(side(*range(5)), side(*range(5, 10), phases_ms=slower(Phase.FORWARD, milliseconds)), 0.04)
+    change = metric_of(told, "undisturbed_step_ms").change
+    ends = sorted([abs(change.low_share), abs(change.high_share)])
+
+    assert change.low_share * change.high_share > 0
+    assert ends[0] < abs(change.share) < 0.04 < ends[1]
+    assert told.verdict == "INCONCLUSIVE"
+    assert told.headline.startswith(f"B is {word}, and may be by more than the margin")
+    assert any("less than half of it beyond the margin of 4%" in reason for reason in told.reasons)
+    assert change.runs_to_settle > 5
+
+
+@given(st.floats(-0.2, 0.2), st.floats(0.0, 0.2), st.floats(0.001, 0.15))
+def test_a_verdict_says_where_its_interval_lies(estimate, half_width, margin_share):
+    apart = SidesApart(first=0.0, second=estimate, half_width=half_width, run_spread=0.01, spread_measured=True)
+    margin = math.log1p(margin_share)
+    verdict = verdict_on(apart, margin_share)
+
+    if verdict == "REGRESSION":
+        assert apart.low > 0 and apart.high - margin > margin - apart.low
+    elif verdict == "EQUIVALENT":
+        assert -margin <= apart.low and apart.high <= margin
+    elif verdict == "INCONCLUSIVE":
+        assert apart.high > margin or apart.low < -margin
+        assert settling_half_width(apart, margin_share) <= half_width
+    swapped = msgspec.structs.replace(apart, second=-estimate)
+    assert verdict_on(swapped, margin_share) == mirrored(verdict)
 
 
 def test_warm_up_is_left_out():

@@ -10,11 +10,15 @@ from traceml_core.statistics.two_sides import SidesApart
 
 
 def verdict_on(apart: SidesApart, margin_share: float) -> Verdict:
-    """The verdict on a metric that is better when lower."""
+    """The verdict on a metric that is better when lower.
+
+    A change has moved where the interval holds no zero and more than half of it lies beyond the margin. If one end were
+    enough, runs that scatter widely would make a regression of a change well within the margin.
+    """
     margin = math.log1p(margin_share)
-    if apart.low > 0 and apart.high > margin:
+    if apart.low > 0 and apart.estimate > margin:
         return "REGRESSION"
-    if apart.high < 0 and apart.low < -margin:
+    if apart.high < 0 and apart.estimate < -margin:
         return "IMPROVEMENT"
     if -margin <= apart.low and apart.high <= margin:
         return "EQUIVALENT"
@@ -30,8 +34,8 @@ def mirrored(verdict: Verdict) -> Verdict:
 
 def settling_half_width(apart: SidesApart, margin_share: float) -> float:
     """An interval this narrow around the same estimate is conclusive: it lies within the margin, or beyond zero."""
-    estimate = abs(apart.estimate)
-    return max(math.log1p(margin_share) - estimate, estimate)
+    estimate, margin = abs(apart.estimate), math.log1p(margin_share)
+    return estimate if estimate > margin else margin - estimate
 
 
 def deciding_metric(metrics: Sequence[ComparedMetric], *, trains: bool) -> ComparedMetric | None:

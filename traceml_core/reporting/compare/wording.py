@@ -32,7 +32,10 @@ def headline(decider: ComparedMetric | None, metrics: Sequence[ComparedMetric]) 
         return f"{subject} is as A, within the margin: {percent_change(change.share)} {_interval(change, signed=True)}."
     if decider.verdict == "INCONCLUSIVE":
         signed = f"{percent_change(change.share)} {_interval(change, signed=True)}"
-        return f"{subject} may be {up}, {down} or as A: these runs cannot tell. Seen: {signed}."
+        told = f"may be {up}, {down} or as A: these runs cannot tell"
+        if _holds_no_zero(change):
+            told = f"is {word}, and may be by more than the margin: these runs cannot tell"
+        return f"{subject} {told}. Seen: {signed}."
     return f"{subject} is {word} by {amount}{_parts(decider, metrics)}."
 
 
@@ -42,7 +45,7 @@ def reasons(
     """Why it is judged so; what the spread between runs rests on; what else moved."""
     if decider is None or decider.change is None:
         return [f"At least {COMPARE_POLICY.minimum_blocks} steps after warm-up are needed on both sides."]
-    said = [_rule(verdict, margin_share), _spread(decider.change)]
+    said = [_rule(verdict, decider.change, margin_share), _spread(decider.change)]
     if verdict == "INCONCLUSIVE":
         smallest = percent_change(decider.change.smallest_share, sign=False)
         said.append(f"The smallest change that these runs would have shown (4 times of 5) is {smallest}.")
@@ -79,14 +82,19 @@ def action(verdict: Verdict, decider: ComparedMetric | None, differences: Sequen
     return "Nothing needs to be done."
 
 
-def _rule(verdict: Verdict, margin_share: float) -> str:
+def _rule(verdict: Verdict, change: Change, margin_share: float) -> str:
     margin = percent_exact(margin_share)
-    return {
-        "REGRESSION": f"The 95% interval lies above zero and reaches beyond the margin of {margin}.",
-        "IMPROVEMENT": f"The 95% interval lies below zero and reaches beyond the margin of {margin}.",
-        "EQUIVALENT": f"The 95% interval lies within the margin of {margin}.",
-        "INCONCLUSIVE": f"The 95% interval holds zero and reaches beyond the margin of {margin}.",
-    }[verdict]
+    if verdict == "EQUIVALENT":
+        return f"The 95% interval lies within the margin of {margin}."
+    if verdict == "INCONCLUSIVE" and not _holds_no_zero(change):
+        return f"The 95% interval holds zero and reaches beyond the margin of {margin}."
+    side = "above" if change.share > 0 else "below"
+    most = "less than half" if verdict == "INCONCLUSIVE" else "most"
+    return f"The 95% interval lies {side} zero, and {most} of it beyond the margin of {margin}."
+
+
+def _holds_no_zero(change: Change) -> bool:
+    return change.low_share > 0 or change.high_share < 0
 
 
 def _spread(change: Change) -> str:
