@@ -2,42 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections import deque
-from collections.abc import Iterator
-
 import pytest
+from clock_factory import Watch, make_clock, make_clock_with_owners, perform, timed_moves
 from hypothesis import given
-from hypothesis import strategies as st
 
 from traceml_core.core.phases import AROUND_STEP_PHASES, STEP_PHASES, Phase
-from traceml_core.instrumentation.phase_clock import MOMENTS_LIMIT, UNREAD_LIMIT, PhaseClock
-from traceml_core.instrumentation.stretches import Stretches
-
-OWNERS = ("Checkpoint", "EarlyStopping")
-
-
-class Watch:
-    """A clock that stands still between the moves of a test."""
-
-    def __init__(self, at_ns: int = 0):
-        self.at_ns = at_ns
-
-    def __call__(self) -> int:
-        return self.at_ns
-
-    def passes(self, nanoseconds: int) -> None:
-        self.at_ns += nanoseconds
-
-
-def make_clock(at_ns: int = 0) -> tuple[PhaseClock, Watch]:
-    """A clock that is past its start-up, and its watch."""
-    watch = Watch(at_ns)
-    clock = PhaseClock(watch)
-    clock.leave(Phase.STARTUP)
-    clock.take()
-    return clock, watch
+from traceml_core.instrumentation.phase_clock import MOMENTS_LIMIT, PhaseClock
 
 
 def phases_of(clock: PhaseClock) -> dict[Phase, int]:
@@ -48,29 +18,6 @@ def phases_of(clock: PhaseClock) -> dict[Phase, int]:
         if nanoseconds:
             found[phase] = found.get(phase, 0) + nanoseconds
     return found
-
-
-slots = st.integers(0, len(Phase) + len(OWNERS) - 1)
-moves = st.one_of(
-    st.tuples(st.sampled_from(["enter", "leave"]), slots),
-    st.tuples(st.just("book"), slots, st.none() | st.integers(-50, 2_000)),
-    st.tuples(st.sampled_from(["unwind", "take"])),
-)
-timed_moves = st.lists(st.tuples(st.integers(0, 500), moves), max_size=60)
-
-
-def make_clock_with_owners(watch: Watch) -> PhaseClock:
-    clock = PhaseClock(watch)
-    for owner in OWNERS:
-        clock.slot(Phase.CALLBACKS, owner)
-    return clock
-
-
-def perform(clock: PhaseClock, move: tuple) -> list[list[int]]:
-    """Make a move; gives what was taken."""
-    name, *arguments = move
-    result = getattr(clock, name)(*arguments)
-    return [result.spent_ns] if name == "take" else []
 
 
 @given(timed_moves)
@@ -125,74 +72,6 @@ def test_the_listener_knows_who_owns_the_time_after_any_sequence_of_moves(sequen
     for _, move in sequence:
         perform(clock, move)
         assert clock.slots[heard[-1]][0] is clock.owner
-
-
-@given(timed_moves, st.randoms(use_true_random=False))
-def test_what_was_taken_comes_to_the_same_whenever_it_is_looked_up(sequence, random):
-    watch = Watch()
-    clock, other = make_clock_with_owners(watch), make_clock_with_owners(watch)
-    at_once, later = [], []
-    for nanoseconds, move in [*sequence, (0, ("take",))]:
-        watch.passes(nanoseconds)
-        at_once += perform(clock, move)
-        taken = getattr(other, move[0])(*move[1:])
-        later += [] if taken is None else [taken]
-    places = list(range(len(later)))
-    random.shuffle(places)
-    found = {place: later[place].spent_ns for place in places}
-    assert [found[place] for place in sorted(found)] == at_once
-
-
-def test_what_nobody_looks_up_does_not_hold_on_to_all_that_came_before():
-    clock, watch = make_clock()
-    for _ in range(1_000):
-        clock.enter(Phase.FORWARD)
-        watch.passes(1)
-        taken = clock.take()
-    assert len(list(before(taken))) <= UNREAD_LIMIT + 1
-    assert taken.spent_ns[Phase.FORWARD] == 1
-    assert list(before(taken)) == []
-
-
-def before(stretches: Stretches) -> Iterator[Stretches]:
-    """The stretches that these ones lead on from, and hold on to."""
-    while isinstance(stretches.origin, Stretches):
-        stretches = stretches.origin
-        yield stretches
-
-
-def test_two_threads_that_look_up_the_same_find_the_same():
-    clock, watch = make_clock()
-    queue: deque[Stretches] = deque()
-    found: list[list[int]] = []
-    is_over = threading.Event()
-
-    def look_up() -> None:
-        while not is_over.is_set() or queue:
-            if queue:
-                found.append(queue.popleft().spent_ns)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    thread = threading.Thread(target=look_up)
-    thread.start()
-    try:
-        for step in range(5_000):
-            clock.enter(Phase.FORWARD)
-            watch.passes(3)
-            if step % 7:
-                clock.leave(Phase.FORWARD)
-            assert step % 5 or clock.owner in (Phase.FORWARD, Phase.UNATTRIBUTED)
-            watch.passes(1)
-            clock.leave(Phase.FORWARD)
-            queue.append(clock.take())
-    finally:
-        is_over.set()
-        thread.join()
-        sys.setswitchinterval(interval)
-    alone = [3 if step % 7 else 4 for step in range(5_000)]
-    assert [spent[Phase.FORWARD] for spent in found] == alone
-    assert all(sum(spent) == 4 for spent in found)
 
 
 def test_a_clock_begins_in_startup_at_the_moment_it_is_given():

@@ -24,7 +24,7 @@ class PhaseClock:
     note the moment and no more; who owned the time until then is looked up when somebody asks, and that is mostly the
     sender, on its own thread. Between two steps of training the processor's caches hold none of this code, and what
     little runs at a boundary is most of what measuring costs. Where somebody listens to boundaries, they are looked up
-    at once. `boundaries` counts them.
+    at once. `boundaries` counts what was noted.
 
     A hook that runs at every step saves a call by saying `note((slot, now()))` for an enter and `note((~slot, now()))`
     for a leave; it asks for `note` once the listeners are there.
@@ -179,11 +179,12 @@ class PhaseClock:
         stack = origin if isinstance(origin, PhaseStack) else origin.end
         is_told, self._unread = False, 0
         if moves:
-            owners, moments, stack, is_told = stack.look_up(moves)
+            replay, moments = stack.look_up(moves)
+            self.boundaries += len(moves) // 2
             moves.clear()
             if moments:
-                self._pieces.append((owners, moments))
-            self.boundaries += len(moments)
+                self._pieces.append((replay.owners, moments))
+            stack, is_told = replay.stack, replay.is_told
         self._origin = stack
         return stack, is_told
 

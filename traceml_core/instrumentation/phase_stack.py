@@ -31,15 +31,6 @@ class Replay(NamedTuple):
     is_told: bool
 
 
-class LookedUp(NamedTuple):
-    """What moves with their moments came to: who owned the time until which moment, and the rest as in `Replay`."""
-
-    owners: tuple[int, ...]
-    moments: Sequence[int]
-    stack: PhaseStack
-    is_told: bool
-
-
 class PhaseStack:
     """What is claimed, from the ground up; the last claim owns the time, unless an around-step phase around it does."""
 
@@ -54,13 +45,14 @@ class PhaseStack:
         self.replays: dict[tuple[int, ...], Replay] = {}
         self.owner = _owners(claims)[-1]
 
-    def look_up(self, moves: Sequence[int]) -> LookedUp:
-        """What `moves` come to, slot and moment in turn; in no time where the same slots have been seen before."""
+    def look_up(self, moves: Sequence[int]) -> tuple[Replay, Sequence[int]]:
+        """What `moves`, slot and moment in turn, come to, and the moments of those that did something.
+
+        In no time where the same slots have been seen before.
+        """
         slots, moments = tuple(moves[::2]), moves[1::2]
         replay = self.replays.get(slots) or self.replay(slots)
-        if replay.kept is not None:
-            moments = [moments[place] for place in replay.kept]
-        return LookedUp(replay.owners, moments, replay.stack, replay.is_told)
+        return replay, moments if replay.kept is None else [moments[place] for place in replay.kept]
 
     def replay(self, moves: tuple[int, ...]) -> Replay:
         """Work out what `moves` make of this stack: a slot is entered, its complement left. Kept in `replays`."""

@@ -67,9 +67,9 @@ class Stretches(msgspec.Struct, gc=False):
         return self._found_from(stack)
 
     def _found_from(self, stack: PhaseStack) -> _Found:
-        looked_up = stack.look_up(self.moves)
-        pieces = [*self.pieces, (looked_up.owners, looked_up.moments)] if looked_up.moments else self.pieces
-        found = self._found = _Found(pieces, looked_up.stack)
+        replay, moments = stack.look_up(self.moves)
+        pieces = [*self.pieces, (replay.owners, moments)] if moments else self.pieces
+        found = self._found = _Found(pieces, replay.stack)
         self.origin = stack  # what came before is let go of
         return found
 

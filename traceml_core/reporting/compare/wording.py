@@ -33,7 +33,7 @@ def headline(decider: ComparedMetric | None, metrics: Sequence[ComparedMetric]) 
     if decider.verdict == "INCONCLUSIVE":
         signed = f"{percent_change(change.share)} {_interval(change, signed=True)}"
         told = f"may be {up}, {down} or as A: these runs cannot tell"
-        if _holds_no_zero(change):
+        if _is_certain(change):
             told = f"is {word}, and may be by more than the margin: these runs cannot tell"
         return f"{subject} {told}. Seen: {signed}."
     return f"{subject} is {word} by {amount}{_parts(decider, metrics)}."
@@ -86,14 +86,15 @@ def _rule(verdict: Verdict, change: Change, margin_share: float) -> str:
     margin = percent_exact(margin_share)
     if verdict == "EQUIVALENT":
         return f"The 95% interval lies within the margin of {margin}."
-    if verdict == "INCONCLUSIVE" and not _holds_no_zero(change):
+    if verdict == "INCONCLUSIVE" and not _is_certain(change):
         return f"The 95% interval holds zero and reaches beyond the margin of {margin}."
     side = "above" if change.share > 0 else "below"
     most = "less than half" if verdict == "INCONCLUSIVE" else "most"
     return f"The 95% interval lies {side} zero, and {most} of it beyond the margin of {margin}."
 
 
-def _holds_no_zero(change: Change) -> bool:
+def _is_certain(change: Change) -> bool:
+    """Whether the interval holds no zero."""
     return change.low_share > 0 or change.high_share < 0
 
 
