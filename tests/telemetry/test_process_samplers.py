@@ -120,6 +120,20 @@ def test_children_of_other_threads_are_found(start):
     assert pids[0] in descendants(os.getpid())
 
 
+def test_a_child_whose_thread_ends_meanwhile_is_found_once(monkeypatch):
+    """The first thread takes over the children of one that ends, here after the first read of any thread."""
+    listings = {"/proc/10/task/10/children": [b"", b"12"], "/proc/10/task/11/children": [b"12", b""]}
+    reads: list[str] = []
+
+    def contents(path: str) -> bytes:
+        reads.append(path)
+        return listings.get(path, [b"", b""])[min(len(reads) - 1, 1)]
+
+    monkeypatch.setattr(process_tree.os, "listdir", lambda path: ["10", "11"] if path == "/proc/10/task" else [])
+    monkeypatch.setattr(process_tree, "_contents", contents)
+    assert descendants(10) == [12]
+
+
 def test_both_ways_of_finding_children_agree(start, tmp_path):
     parent = start(HAS_A_CHILD)
     for left_out in (None, int(parent.said[0])):

@@ -112,16 +112,16 @@ def _children(pid: int, proc: Path) -> list[int]:
         if proc.joinpath("self").exists():
             return []  # it has ended meanwhile
         raise
-    children: list[int] = []
-    for thread in threads:
+    children: dict[int, None] = {}  # in order, each once: one may be handed on between two reads
+    for thread in reversed(threads):  # a thread that ends hands its children to the first one, so that is read last
         try:
-            children += map(int, _contents(f"{tasks}/{thread}/children").split())
+            children |= dict.fromkeys(map(int, _contents(f"{tasks}/{thread}/children").split()))
         except ProcessLookupError:
             continue  # the thread has ended meanwhile
         except FileNotFoundError:
             if Path(f"{tasks}/{thread}").exists():
                 raise
-    return children
+    return list(children)
 
 
 def _descendants_by_search(pid: int, is_left_out: Callable[[int, int], bool]) -> list[int]:
