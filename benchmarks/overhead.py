@@ -83,7 +83,7 @@ def _rounds(framework: str, tool: str, arguments: argparse.Namespace) -> dict[st
     """Per arm, microseconds a step of every round: CPU at the 5 % and the 20 % quantile, and wall."""
     loops.quiet()
     loops.torch.set_num_threads(1)
-    arms = _ARMS[framework, tool]()
+    arms = ARMS[framework, tool]()
     figures: dict[str, list[Figure]] = {arm: [] for arm in arms}
     names = list(arms)
     for index in range(arguments.rounds + 1):
@@ -138,7 +138,7 @@ def _accelerate_arms(tool: str) -> dict[str, Callable[[int], list[int]]]:
     return arms
 
 
-_ARMS: dict[tuple[str, str], Callable[[], dict[str, Callable[[int], list[int]]]]] = {
+ARMS: dict[tuple[str, str], Callable[[], dict[str, Callable[[int], list[int]]]]] = {
     (framework, tool): (lambda make=make, tool=tool: make(tool))
     for framework, make in (("lightning", _lightning_arms), ("hf", _hf_arms), ("accelerate", _accelerate_arms))
     for tool in TOOLS
