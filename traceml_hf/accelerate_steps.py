@@ -244,7 +244,7 @@ class StepTracker:
         last_ns = 0
         for arrival in self.arrivals:
             last_ns = max(last_ns, arrival.take() or 0)
-        if last_ns and self.listens():
+        if last_ns and self.is_open and get_ident() == self.thread:
             self.clock.book(GRAD_SYNC, last_ns)
 
     @_event

@@ -86,7 +86,8 @@ class TrainerLoop:
         self._fetched = True
         self._steps.fetch()
         if role.fresh:
-            self._count_batch(role)
+            role.fresh, self.has_counted = False, True
+            self._steps.micro_batch(*role.size)
 
     def step_begins(self, **_: Any) -> None:
         """The window's batches are there."""
@@ -96,7 +97,8 @@ class TrainerLoop:
             self._fetched_unseen()
         role = self._role
         if role is not None and role.fresh:
-            self._count_batch(role)
+            role.fresh, self.has_counted = False, True
+            self._steps.micro_batch(*role.size)
         if self._starting:
             self._end_start()
 
@@ -118,11 +120,6 @@ class TrainerLoop:
     def micro_batch(self) -> None:
         """A micro-batch that nobody saw fetched has gone backward."""
         self._steps.micro_batch()
-
-    def _count_batch(self, role: Any) -> None:
-        """Count the batch that was handed out last."""
-        role.fresh, self.has_counted = False, True
-        self._steps.micro_batch(*role.size)
 
     def _fetched_unseen(self) -> None:
         """Nobody saw the batches fetched (a resumed epoch has another loader): the gap was the wait for them."""

@@ -111,40 +111,14 @@ class StepRecorder:
 
     def fetch(self) -> None:
         """A batch is about to be fetched: close the step before it, if its optimizer has stepped."""
+        step = None
         if self._stepped:
             self._stepped = False
             self.steps_done += 1
-            self.step += 1
-            self._close(self.step)
-        elif not self._in_loop:
-            self._in_loop = True
-            self._close(None)
-
-    def micro_batch(self, samples: int | None = None, tokens: int | None = None) -> None:
-        """One forward and backward of the open step was fed by this many samples and tokens of this rank."""
-        self._micro_batches += 1
-        if samples is not None:
-            self._samples += samples
-        if tokens is not None:
-            self._tokens += tokens
-
-    def optimizer_step(self) -> None:
-        """An optimizer stepped, or would have (a gradient scaler's skip).
-
-        A second one in the same window changes nothing, and neither does one that belongs to no window.
-        """
-        self._stepped = self._in_loop
-
-    def finish(self) -> None:
-        """The loop has ended, or the run closes: close the open step and record what lies after it."""
-        if self._stepped:
-            self.fetch()
-        self._in_loop = False
-        self._close(None)
-        if self._device is not None:
-            self._hand_over(self._device.drain())
-
-    def _close(self, step: int | None) -> None:
+            self.step = step = self.step + 1
+        elif self._in_loop:
+            return
+        self._in_loop = True
         stretches = self._clock.take()
         # Read also where none is kept: it is the next step's baseline.
         memory = None if self._memory is None else self._memory.read()
@@ -169,6 +143,31 @@ class StepRecorder:
             self.dropped += 1
         if stretches.ended_ns > self._late_ns:
             self._give_way()
+
+    def micro_batch(self, samples: int | None = None, tokens: int | None = None) -> None:
+        """One forward and backward of the open step was fed by this many samples and tokens of this rank."""
+        self._micro_batches += 1
+        if samples is not None:
+            self._samples += samples
+        if tokens is not None:
+            self._tokens += tokens
+
+    def optimizer_step(self) -> None:
+        """An optimizer stepped, or would have (a gradient scaler's skip).
+
+        A second one in the same window changes nothing, and neither does one that belongs to no window.
+        """
+        self._stepped = self._in_loop
+
+    def finish(self) -> None:
+        """The loop has ended, or the run closes: close the open step and record what lies after it."""
+        if self._stepped:
+            self.fetch()
+        self._in_loop = False
+        self.fetch()  # closes what belongs to no step, as before the first one
+        self._in_loop = False
+        if self._device is not None:
+            self._hand_over(self._device.drain())
 
     def _give_way(self) -> None:
         """Let the sender have the interpreter until its turn is over, within limits."""
