@@ -3,10 +3,11 @@
     python benchmarks/compare.py --pool FOLDER
     python benchmarks/compare.py --pool FOLDER --peer PEER_PYTHON      # beside the known tool's compare
 
-Records a pool of real trainings, each in a process of its own, all kinds in turn (what the pool holds already is not
-recorded again): twice the same, 5 % slower, 1 % slower. Then it compares
+Records a pool of trainings, each in a process of its own, all kinds in turn (what the pool holds already is not
+recorded again): two identical ones of real work, two identical ones whose step costs a known time by timed waits, and
+of those one that is 5 % slower and one that is 1 % slower. Then it compares
 
-- pairs of identical trainings, one run a side;
+- pairs of a turn, one run a side;
 - sides of five runs, drawn at random from the pool: five turns, and of each turn one run for either side. Draws share
   runs, so that their number makes the rates no more certain than the number of turns does.
 
@@ -37,7 +38,14 @@ from traceml_core.reporting.stored_summary import load_summary
 from traceml_core.reporting.summary import FinalSummary
 
 TRAINING = Path(__file__).with_name("compare_training.py")
-KINDS = {"same-a": 0.0, "slower-5": 0.05, "same-b": 0.0, "slower-1": 0.01}
+KINDS: dict[str, tuple[str, ...]] = {
+    "real-a": ("--real",),
+    "timed-a": (),
+    "slower-5": ("--slower", "0.05"),
+    "real-b": ("--real",),
+    "timed-b": (),
+    "slower-1": ("--slower", "0.01"),
+}
 # What the verdict rests on; the parts of a step only explain it.
 DECIDING = [
     ComparedSection(section.name, tuple(row for row in section.rows if row.decides)) for section in COMPARED_SECTIONS
@@ -60,14 +68,18 @@ class Promise(msgspec.Struct, frozen=True):
 
 MOVED = ("REGRESSION", "IMPROVEMENT")
 PROMISES = (
-    Promise("identical, 1 run a side", "same-a", "same-b", 0.05, 1, MOVED, most_share=0.05),
-    Promise("identical, 1 run a side", "same-a", "same-b", 0.02, 1, MOVED, most_share=0.05),
-    Promise("identical, 5 runs a side", "same-a", "same-b", 0.05, 5, MOVED, most_share=0.05),
-    Promise("identical, 5 runs a side", "same-a", "same-b", 0.02, 5, MOVED, most_share=0.05),
-    Promise("5% slower, 5 runs a side", "same-a", "slower-5", 0.02, 5, ("REGRESSION",), least_share=0.9),
-    Promise("1% slower, 5 runs a side", "same-a", "slower-1", 0.05, 5, ("REGRESSION",), most_share=0.0),
-    Promise("1% slower, 1 run a side", "same-a", "slower-1", 0.05, 1, ("REGRESSION",), most_share=0.0),
-    Promise("5% slower, 1 run a side (power)", "same-a", "slower-5", 0.02, 1, ("REGRESSION",)),
+    Promise("real work, identical, 1 run a side", "real-a", "real-b", 0.05, 1, MOVED, most_share=0.05),
+    Promise("real work, identical, 1 run a side", "real-a", "real-b", 0.02, 1, MOVED, most_share=0.05),
+    Promise("real work, identical, 5 runs a side", "real-a", "real-b", 0.05, 5, MOVED, most_share=0.05),
+    Promise("real work, identical, 5 runs a side", "real-a", "real-b", 0.02, 5, MOVED, most_share=0.05),
+    Promise("timed, identical, 1 run a side", "timed-a", "timed-b", 0.05, 1, MOVED, most_share=0.05),
+    Promise("timed, identical, 1 run a side", "timed-a", "timed-b", 0.02, 1, MOVED, most_share=0.05),
+    Promise("timed, identical, 5 runs a side", "timed-a", "timed-b", 0.05, 5, MOVED, most_share=0.05),
+    Promise("timed, identical, 5 runs a side", "timed-a", "timed-b", 0.02, 5, MOVED, most_share=0.05),
+    Promise("5% slower, 5 runs a side", "timed-a", "slower-5", 0.02, 5, ("REGRESSION",), least_share=0.9),
+    Promise("1% slower, 5 runs a side", "timed-a", "slower-1", 0.05, 5, ("REGRESSION",), most_share=0.0),
+    Promise("1% slower, 1 run a side", "timed-a", "slower-1", 0.05, 1, ("REGRESSION",), most_share=0.0),
+    Promise("5% slower, 1 run a side (power)", "timed-a", "slower-5", 0.02, 1, ("REGRESSION",)),
 )
 
 
@@ -95,32 +107,34 @@ def main() -> None:
 def record(folder: Path, turns: int) -> None:
     """Train what the pool lacks, all kinds in turn, so that a busy minute meets all of them."""
     for turn in range(turns):
-        for kind, slower in KINDS.items():
+        for kind, options in KINDS.items():
             run = _run(folder, kind, turn)
             if not (run / "final_summary.json").exists():
-                command = [sys.executable, str(TRAINING), "--run-dir", str(run), "--slower", str(slower)]
+                command = [sys.executable, str(TRAINING), "--run-dir", str(run), *options]
                 subprocess.run(command, check=True)
 
 
 def print_beside(python: Path, folder: Path, turns: int) -> None:
     """What the known tool says of the same trainings, recorded by itself."""
     record_peer(python, folder, KINDS, turns)
-    for after in ("same-b", "slower-5", "slower-1"):
-        print_peer(python, folder, "same-a", after, turns)
+    for before, after in sorted({(promise.before, promise.after) for promise in PROMISES}):
+        print_peer(python, folder, before, after, turns)
 
 
 def print_spreads(pool: Pool) -> None:
     """How much identical runs differ: what the spreads of the policy were taken from."""
     print("spread of identical runs, standard deviation of a single run: over all, and from one to the next of a turn")
-    for row in (row for section in DECIDING for row in section.rows):
-        readings = [[row.read(run) for run in pool[kind]] for kind in ("same-a", "same-b")]
-        if any(reading is None for side in readings for reading in side):
-            continue
-        a, b = (
-            np.log([np.average(one.values, weights=one.counts) for one in side if one is not None]) for side in readings
-        )
-        over_all, in_turn = np.concatenate([a, b]).std(ddof=1), (b - a).std(ddof=1) / np.sqrt(2)
-        print(f"  {row.label:16} {over_all:7.2%} {in_turn:7.2%}")
+    for work in ("real", "timed"):
+        for row in (row for section in DECIDING for row in section.rows):
+            readings = [[row.read(run) for run in pool[f"{work}-{side}"]] for side in "ab"]
+            if any(reading is None for side in readings for reading in side):
+                continue
+            a, b = (
+                np.log([np.average(one.values, weights=one.counts) for one in side if one is not None])
+                for side in readings
+            )
+            over_all, in_turn = np.concatenate([a, b]).std(ddof=1), (b - a).std(ddof=1) / np.sqrt(2)
+            print(f"  {work:6} {row.label:16} {over_all:7.2%} {in_turn:7.2%}")
 
 
 def print_promise(promise: Promise, pool: Pool, draws: int, seed: int) -> bool:
@@ -138,7 +152,7 @@ def print_promise(promise: Promise, pool: Pool, draws: int, seed: int) -> bool:
     held = promise.least_share <= share <= promise.most_share
     found = ", ".join(f"{verdict} {counted[verdict]}" for verdict in sorted(counted))
     print(
-        f"{promise.title:32} margin {promise.margin_share:.0%}  {found} of {len(compared)}{'' if held else '  BROKEN'}"
+        f"{promise.title:36} margin {promise.margin_share:.0%}  {found} of {len(compared)}{'' if held else '  BROKEN'}"
     )
     return held
 

@@ -9,21 +9,22 @@ import json
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TRAINING = Path(__file__).with_name("compare_peer_training.py")
 
 
-def record_peer(python: Path, folder: Path, kinds: Mapping[str, float], turns: int) -> None:
+def record_peer(python: Path, folder: Path, kinds: Mapping[str, Sequence[str]], turns: int) -> None:
     """Train what the folder lacks under the known tool, all kinds in turn."""
     for turn in range(turns):
-        for kind, slower in kinds.items():
+        for kind, options in kinds.items():
             logs = _logs(folder, kind, turn)
             if _summary(logs) is None:
                 logs.mkdir(parents=True, exist_ok=True)
                 command = [python.with_name("traceml"), "run", TRAINING, "--mode", "summary", "--logs-dir", logs]
-                subprocess.run([*command, "--args", "--slower", str(slower)], check=True, capture_output=True, cwd=logs)
+                given = ["--args", *options] if options else []
+                subprocess.run([*command, *given], check=True, capture_output=True, cwd=logs)
 
 
 def print_peer(python: Path, folder: Path, before: str, after: str, turns: int) -> None:

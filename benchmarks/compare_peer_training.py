@@ -6,61 +6,56 @@ It measures by itself where a loader, a model and an optimizer are; so the waits
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator
 
 import torch
 import traceml_ai
+from compare_workload import Workload, add_workload_arguments, make_batch, make_layers, wait, workload_of
 from traceml_ai.sdk import trace_step
-
-WAITS_MS = {"input_wait": 2.0, "forward": 3.0, "backward": 4.0, "optimizer": 1.0}
-BATCH, FEATURES = 16, 64
 
 
 class Batches(torch.utils.data.IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
     """Made-up batches, each after a wait."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    def __init__(self, work: Workload) -> None:
+        self.work = work
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for _ in range(self.steps):
-            time.sleep(WAITS_MS["input_wait"] / 1e3)
-            yield torch.randn(BATCH, FEATURES), torch.randint(0, 10, (BATCH,))
+        for _ in range(self.work.steps):
+            wait(self.work.input_wait_ms)
+            yield make_batch(self.work.batch)
 
 
 class Network(torch.nn.Module):
-    """The same small network, with the wait in forward."""
+    """The same network, with the wait in forward."""
 
-    def __init__(self, wait_ms: float) -> None:
+    def __init__(self, work: Workload) -> None:
         super().__init__()
-        self.layers = torch.nn.Sequential(torch.nn.Linear(FEATURES, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
-        self.wait_ms = wait_ms
+        self.layers = make_layers(work.width)
+        self.wait_ms = work.forward_ms
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        time.sleep(self.wait_ms / 1e3)
+        wait(self.wait_ms)
         return self.layers(features)
 
 
 def main() -> None:
     """Train once."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--slower", type=float, default=0.0)
+    add_workload_arguments(parser)
     arguments = parser.parse_args()
+    work = workload_of(arguments)
     traceml_ai.init(mode="auto")
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    network = Network(WAITS_MS["forward"] + arguments.slower * sum(WAITS_MS.values()))
+    network = Network(work)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
-    for features, labels in torch.utils.data.DataLoader(Batches(arguments.steps), batch_size=None):
+    for features, labels in torch.utils.data.DataLoader(Batches(work), batch_size=None):
         with trace_step(network):
             loss = torch.nn.functional.cross_entropy(network(features), labels)
-            time.sleep(WAITS_MS["backward"] / 1e3)
+            wait(work.backward_ms)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            time.sleep(WAITS_MS["optimizer"] / 1e3)
+            wait(work.optimizer_ms)
 
 
 if __name__ == "__main__":

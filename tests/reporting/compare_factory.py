@@ -54,6 +54,7 @@ def make_compared(
     series: dict[str, Any] | None = None,
     rss_bytes: float | None = 6.4e8,
     peak_bytes: float | None = None,
+    cpu_percent: float | None = None,
     **run: Any,
 ) -> FinalSummary:
     """A run of 200 steps of about 10 ms; `series` is given to `make_series`, what is left to the run's facts."""
@@ -61,8 +62,9 @@ def make_compared(
     sections = dict(summary.sections)
     blocks = make_series(phases_ms, **(series or {}))
     sections["step_time"] = msgspec.structs.replace(sections["step_time"], series=blocks)
-    memory = {} if rss_bytes is None else {"rss_bytes": make_stat(rss_bytes, max=rss_bytes)}
-    sections["process"] = msgspec.structs.replace(sections["process"], metrics=memory)
+    process = {} if rss_bytes is None else {"rss_bytes": make_stat(rss_bytes, max=rss_bytes)}
+    process |= {} if cpu_percent is None else {"cpu_percent": make_stat(cpu_percent)}
+    sections["process"] = msgspec.structs.replace(sections["process"], metrics=process)
     peaks = {} if peak_bytes is None else {"peak_allocated_bytes": make_stat(peak_bytes, max=peak_bytes)}
     sections["step_memory"] = msgspec.structs.replace(sections["step_memory"], metrics=peaks)
     return msgspec.structs.replace(summary, sections=sections)

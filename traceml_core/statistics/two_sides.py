@@ -29,6 +29,9 @@ _FEWEST_RUNS = 1.001
 _EXPECTED_FREEDOM = 4.0
 """The spread that is expected of runs weighs as that of five further ones; less, the more widely they do spread."""
 
+_UNSEEN_SPREAD_FACTOR = 1.25
+"""Where no side's runs show their spread, it may be so many times what is expected: the machine may be a busy one."""
+
 
 class RunMean(msgspec.Struct, frozen=True):
     """What one run says: its mean, and by how much that may be off for reasons within the run (standard error)."""
@@ -71,14 +74,19 @@ class SidesApart(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sides_apart(
-    first: Sequence[RunMean], second: Sequence[RunMean], spread_floor: float, scatter_factor: float
+    first: Sequence[RunMean],
+    second: Sequence[RunMean],
+    spread_floor: float,
+    scatter_factor: float,
+    unseen_spread: float = 0.0,
 ) -> SidesApart:
     """The difference of the means of two sides of at least one run each.
 
     Of a single run the spread is expected to be `spread_floor`, and with it its own error `scatter_factor` times: what
-    disturbs a run lasts longer than its scatter tells. Where a side has several runs, their spread counts together with
-    the expected one, by their degrees of freedom (Welch's t with moderated variances: Smyth, 2004): a few runs that
-    happen to agree are not known to. Each counts by how little spread is expected of it: a disturbed run says less.
+    disturbs a run lasts longer than its scatter tells. With one run a side `unseen_spread` comes on top, and a quarter
+    more of all that. Where a side has several runs, their spread counts together with the expected one, by their
+    degrees of freedom (Welch's t with moderated variances: Smyth, 2004): a few runs that happen to agree are not known
+    to. Each counts by how little spread is expected of it: a disturbed run says less.
     """
     sides = [_side(runs, spread_floor, scatter_factor) for runs in (first, second)]
     known = [side for side in sides if side.count > 1]
@@ -87,6 +95,8 @@ def sides_apart(
         spread = max(side.variance for side in known)
         sides = [side if side.count > 1 else _Side(side.mean, max(spread, side.variance), 1, 0) for side in sides]
         freedom = _welch_freedom(sides) if len(known) == 2 else known[0].freedom
+    else:
+        sides = [_unseen(side, unseen_spread) for side in sides]
     error = math.sqrt(sum(side.variance / side.count for side in sides))
     return SidesApart(
         first=sides[0].mean,
@@ -140,6 +150,10 @@ def _side(runs: Sequence[RunMean], spread_floor: float, scatter_factor: float) -
     trust = _EXPECTED_FREEDOM * min(usual / max(shown, _NO_SPREAD), 1.0)
     freedom = count - 1 + trust
     return _Side(mean, max(((count - 1) * shown + trust * usual) / freedom, within), count, freedom)
+
+
+def _unseen(side: _Side, unseen_spread: float) -> _Side:
+    return _Side(side.mean, _UNSEEN_SPREAD_FACTOR**2 * (side.variance + unseen_spread**2), 1, 0)
 
 
 def _welch_freedom(sides: Sequence[_Side]) -> float:

@@ -78,12 +78,19 @@ def test_runs_that_spread_far_more_widely_than_usual_are_judged_by_their_own_spr
     assert sides_apart(a, b, 0.01, 4.0).half_width == pytest.approx(sides_apart(a, b, 0.0, 1.0).half_width, rel=0.001)
 
 
-def test_one_run_a_side_reckons_with_the_floor_and_with_its_own_scatter_several_times():
+def test_one_run_a_side_reckons_with_a_quarter_more_than_the_floor_and_its_own_scatter_several_times():
     quiet = sides_apart([RunMean(0.0, 0.0)], [RunMean(0.0, 0.0)], 0.01, 3.0)
     disturbed = sides_apart([RunMean(0.0, 0.01)], [RunMean(0.0, 0.0)], 0.0, 3.0)
 
-    assert quiet.half_width == pytest.approx(1.96 * 0.01 * np.sqrt(2))
-    assert disturbed.half_width == pytest.approx(1.96 * 0.03)
+    assert quiet.half_width == pytest.approx(1.96 * 1.25 * 0.01 * np.sqrt(2))
+    assert disturbed.half_width == pytest.approx(1.96 * 1.25 * 0.03)
+
+
+def test_what_no_run_shows_is_reckoned_with_where_no_side_has_several():
+    one, two = [RunMean(0.0, 0.0)], [RunMean(0.0, 0.0)] * 2
+
+    assert sides_apart(one, one, 0.03, 1.0, 0.04).half_width == pytest.approx(1.96 * 1.25 * 0.05 * np.sqrt(2))
+    assert sides_apart(two, one, 0.03, 1.0, 0.04) == sides_apart(two, one, 0.03, 1.0)
 
 
 def test_a_single_run_borrows_the_spread_of_the_other_side():

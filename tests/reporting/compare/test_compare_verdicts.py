@@ -71,6 +71,20 @@ def test_one_run_a_side_says_that_the_spread_is_assumed_and_several_that_it_is_t
     assert metric_of(several, "undisturbed_step_ms").change.spread_measured
 
 
+def test_with_one_run_a_side_the_share_of_the_time_that_the_cpu_computes_widens_the_interval():
+    def width(seed, device, cpu_percent):
+        told = compare(*(side(one, device=device, cpu_percent=cpu_percent, run_id=f"r{one}") for one in (1, seed)))
+        change = metric_of(told, "undisturbed_step_ms").change
+        return change.high_share - change.low_share
+
+    waits, half, computes = (width(2, "cpu", cpu_percent) for cpu_percent in (0.0, 50.0, 160.0))
+
+    assert half == pytest.approx(waits * math.hypot(0.012, 0.02) / 0.012, rel=0.1)
+    assert computes == pytest.approx(waits * math.hypot(0.012, 0.04) / 0.012, rel=0.1)
+    assert width(2, "cuda", 100.0) == waits
+    assert width(1, "cpu", 100.0) == pytest.approx(waits, rel=0.1)  # the same run on both sides met the same machine
+
+
 def test_runs_of_one_side_that_differ_much_make_the_interval_wide():
     unlike = [*side(1), *side(2, phases_ms=slower(Phase.FORWARD, 2.0)), *side(3, phases_ms=slower(Phase.FORWARD, -1.0))]
     wide = metric_of(compare(unlike, side(4, 5, 6)), "undisturbed_step_ms").change

@@ -36,7 +36,10 @@ def compared_metrics(
 ) -> list[ComparedMetric]:
     """A section's metrics on both sides; those that neither side measured are left out."""
     sides = {row.name: (_readings(row, a), _readings(row, b)) for row in section.rows}
-    return [_compared(section.name, row, sides, margin_share) for row in section.rows if any(sides[row.name])]
+    computing = 0.0 if _are_the_same(a, b) else max(_computing_share(run) for run in (*a, *b))
+    return [
+        _compared(section.name, row, sides, computing, margin_share) for row in section.rows if any(sides[row.name])
+    ]
 
 
 def _readings(row: MetricRow, runs: Sequence[FinalSummary]) -> list[Reading]:
@@ -44,6 +47,22 @@ def _readings(row: MetricRow, runs: Sequence[FinalSummary]) -> list[Reading]:
     readings = [row.read(run) for run in runs]
     known = [reading for reading in readings if reading is not None]
     return known if len(known) == len(readings) else []
+
+
+def _are_the_same(a: Sequence[FinalSummary], b: Sequence[FinalSummary]) -> bool:
+    """Whether both sides are the same runs, which met the same machine."""
+    return sorted(run.run.run_id for run in a) == sorted(run.run.run_id for run in b)
+
+
+def _computing_share(run: FinalSummary) -> float:
+    """The share of the time in which the training computes on the CPU, whose speed other work on a machine changes.
+
+    While a device computes, the CPU is busy waiting for it.
+    """
+    percent = run.sections["process"].metrics.get("cpu_percent") if "process" in run.sections else None
+    if run.run.device not in (None, "cpu") or percent is None or percent.mean is None:
+        return 0.0
+    return min(percent.mean / 100, 1.0)
 
 
 class _Apart(msgspec.Struct, frozen=True):
@@ -54,9 +73,11 @@ class _Apart(msgspec.Struct, frozen=True):
     as_value: Callable[[float], float]
 
 
-def _compared(section: str, row: MetricRow, sides: dict[str, Sides], margin_share: float) -> ComparedMetric:
+def _compared(
+    section: str, row: MetricRow, sides: dict[str, Sides], computing_share: float, margin_share: float
+) -> ComparedMetric:
     of_a, of_b = sides[row.name]
-    apart = _apart(row, (of_a, of_b), None if row.part_of is None else sides[row.part_of])
+    apart = _apart(row, (of_a, of_b), None if row.part_of is None else sides[row.part_of], computing_share)
     verdict = None if apart is None else _judged(row, apart.sides, margin_share)
     return ComparedMetric(
         section=section,
@@ -88,14 +109,15 @@ def _change(apart: _Apart, verdict: Verdict | None, margin_share: float) -> Chan
     )
 
 
-def _apart(row: MetricRow, sides: Sides, whole: Sides | None) -> _Apart | None:
+def _apart(row: MetricRow, sides: Sides, whole: Sides | None, computing_share: float) -> _Apart | None:
     """Null where a side did not measure it, or where there is no ratio: from nothing, or to nothing."""
     of_ratio = sides if whole is None else whole
     if not all(sides) or not all(of_ratio) or min(_smallest(side) for side in of_ratio) <= 0:
         return None
     a, b = of_ratio
-    ratio = sides_apart(_logarithms(a), _logarithms(b), row.spread, COMPARE_POLICY.scatter_factor)
-    return _Apart(ratio, _change_of_ratio, math.exp) if whole is None else _part(row, sides, ratio)
+    unseen = row.computing_spread * computing_share
+    ratio = sides_apart(_logarithms(a), _logarithms(b), row.spread, COMPARE_POLICY.scatter_factor, unseen)
+    return _Apart(ratio, _change_of_ratio, math.exp) if whole is None else _part(row, sides, ratio, unseen)
 
 
 def _change_of_ratio(logarithm: float) -> float:
@@ -103,14 +125,19 @@ def _change_of_ratio(logarithm: float) -> float:
     return math.expm1(min(logarithm, _LARGEST))
 
 
-def _part(row: MetricRow, sides: Sides, whole: SidesApart) -> _Apart:
+def _part(row: MetricRow, sides: Sides, whole: SidesApart, unseen_spread: float) -> _Apart:
     """A part in units of the whole. Parts vary each by itself: with the root of what they take of it."""
     a, b = sides
     before = math.exp(whole.first)
     unit = logarithmic_mean(*sorted((before, math.exp(whole.second))))  # to the last bit the same the other way round
-    share = abs(arithmetic_mean(_means(a)) + arithmetic_mean(_means(b))) / (2 * unit)
-    spread = row.spread * math.sqrt(share)
-    apart = sides_apart(_in_units(a, unit), _in_units(b, unit), spread, COMPARE_POLICY.scatter_factor)
+    root = math.sqrt(abs(arithmetic_mean(_means(a)) + arithmetic_mean(_means(b))) / (2 * unit))
+    apart = sides_apart(
+        _in_units(a, unit),
+        _in_units(b, unit),
+        row.spread * root,
+        COMPARE_POLICY.scatter_factor,
+        unseen_spread * root,
+    )
     return _Apart(apart, lambda value: value * unit / before, lambda value: value * unit)
 
 

@@ -25,8 +25,9 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     """One comparable metric. `better` null: a number that is neither good nor bad, shown without a verdict.
 
     `read` gives null where the run did not measure it. `spread` is the share by which identical runs of a quiet machine
-    differ (standard deviation), used where there is one run a side. `decides`: it takes part in the verdict of the
-    whole. `part_of`: the name of the metric of which it is a part; its change is then in points of that metric.
+    differ (standard deviation). Where there is one run a side, `computing_spread` comes on top: whole for a training
+    that computes on the CPU all the time, else in proportion. `decides`: it takes part in the verdict of the whole.
+    `part_of`: the name of the metric of which it is a part; its change is then in points of that metric.
     """
 
     name: str
@@ -35,6 +36,7 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     read: Callable[[FinalSummary], Reading | None]
     better: Better | None = None
     spread: float = 0.0
+    computing_spread: float = 0.0
     decides: bool = False
     part_of: str | None = None
 

@@ -18,6 +18,9 @@ class ComparePolicy(msgspec.Struct, frozen=True, kw_only=True):
     undisturbed_step_spread: float = 0.012
     mean_step_spread: float = 0.03
     memory_spread: float = 0.01
+    computing_spread: float = 0.04
+    """With one run a side a step that is all work of the CPU may differ by so much more: with the machine's speed."""
+
     scatter_factor: float = 4.0
     """With one run a side a run's own scatter counts so many times: what disturbs a run lasts longer than a stretch."""
 

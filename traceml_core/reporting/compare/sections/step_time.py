@@ -103,9 +103,15 @@ def _reader(
 
 
 def _part(name: str, label: str, read: Callable[[FinalSummary], Reading | None]) -> MetricRow:
-    spread = COMPARE_POLICY.undisturbed_step_spread
     return MetricRow(
-        name=name, label=label, unit="ms", read=read, better="lower", spread=spread, part_of=UNDISTURBED_STEP
+        name=name,
+        label=label,
+        unit="ms",
+        read=read,
+        better="lower",
+        spread=COMPARE_POLICY.undisturbed_step_spread,
+        computing_spread=COMPARE_POLICY.computing_spread,
+        part_of=UNDISTURBED_STEP,
     )
 
 
@@ -117,6 +123,7 @@ METRICS: tuple[MetricRow, ...] = (
         read=_reader(_undisturbed_step),
         better="lower",
         spread=COMPARE_POLICY.undisturbed_step_spread,
+        computing_spread=COMPARE_POLICY.computing_spread,
         decides=True,
     ),
     *(_part(f"{phase.key}_ms", phase.label, _reader(_phase_part(phase))) for phase in _PHASES),
@@ -128,6 +135,7 @@ METRICS: tuple[MetricRow, ...] = (
         read=_reader(lambda steps: steps.interval_ms),
         better="lower",
         spread=COMPARE_POLICY.mean_step_spread,
+        computing_spread=COMPARE_POLICY.computing_spread,
         decides=True,
     ),
     MetricRow(
