@@ -14,7 +14,7 @@ from threading import get_ident
 from typing import Any, Protocol
 
 from traceml_core.core.phases import H2D, INPUT_WAIT, Phase
-from traceml_core.instrumentation.batch_size import size_of
+from traceml_core.instrumentation.batch_size import BatchSizes
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_hf.loader_role import LoaderRole
 
@@ -114,7 +114,7 @@ class LoaderProxy:
 class _Batches:
     """One iteration over a proxied loader. That it is dropped says that the loop over it has ended."""
 
-    __slots__ = ("_ahead", "_batches", "_loop", "_proxied", "_role", "_started", "_tracker")
+    __slots__ = ("_ahead", "_batches", "_loop", "_proxied", "_role", "_size_of", "_started", "_tracker")
 
     def __init__(self, batches: Iterator[Any], proxied: _Proxied, tracker: LoaderListener, role: LoaderRole) -> None:
         self._batches: Iterator[Any] | None = batches
@@ -122,6 +122,7 @@ class _Batches:
         self._tracker = tracker
         self._role = role
         self._loop = role.loops
+        self._size_of = BatchSizes().of
         self._started = False
         self._ahead: tuple[int | None, int | None] | None = None
 
@@ -161,7 +162,7 @@ class _Batches:
         if proxied.opening and proxied.tells:  # a shard copies the first batch before it reads the second
             proxied.opening, proxied.copies = False, True
             clock.note((H2D, clock.now()))
-        size = size_of(batch)
+        size = self._size_of(batch)
         if proxied.reads_ahead:
             self._ahead = size
         else:
@@ -182,33 +183,19 @@ class _WatchedShard:
     def __iter__(self) -> Iterator[Any]:
         batches: Iterator[Any] = super().__iter__()  # type: ignore[misc]
         base = vars(self).get("base_dataloader")
-        return _ShardLoop(batches, base._proxied) if type(base) is LoaderProxy else batches
+        return _shard_loop(batches, base._proxied) if type(base) is LoaderProxy else batches
 
 
-class _ShardLoop:
+def _shard_loop(batches: Iterator[Any], proxied: _Proxied) -> Iterator[Any]:
     """One iteration over a watched shard, which copies the batch that it is asked for, then reads the next."""
-
-    __slots__ = ("_batches", "_proxied", "_started")
-
-    def __init__(self, batches: Iterator[Any], proxied: _Proxied) -> None:
-        self._batches = batches
-        self._proxied = proxied
-        self._started = False
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        proxied = self._proxied
-        tracker = proxied.tracker
-        if not self._started:
-            self._started = True
-        elif not proxied.ended and tracker.is_open and get_ident() == tracker.thread:
-            tracker.fetch(proxied.role)
+    tracker = proxied.tracker
+    clock, role = tracker.clock, proxied.role
+    for batch in batches:
+        yield batch
+        if not proxied.ended and tracker.is_open and get_ident() == tracker.thread:
+            tracker.fetch(role)
             proxied.copies = True
-            clock = tracker.clock
             clock.note((H2D, clock.now()))
-        return next(self._batches)
 
 
 def install(loader: Any, tracker: LoaderListener) -> LoaderRole | None:

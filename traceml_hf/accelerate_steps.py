@@ -209,15 +209,17 @@ class StepTracker:
             try:
                 return backward(*args, **kwargs)
             finally:
-                if self.arrivals:
-                    self._split_backward()
+                arrived_ns = self._last_arrival_ns() if self.arrivals else 0
                 if plain and role is not None and role is self._plain:
-                    self._note((~BACKWARD, self._now()))
+                    if arrived_ns:
+                        self.clock.leave_split(BACKWARD, GRAD_SYNC, arrived_ns)
+                    else:
+                        self._note((~BACKWARD, self._now()))
                     if role.fresh:
                         role.fresh = False
                         self._steps.micro_batch(*role.size)
                 else:
-                    self._backward_ends()
+                    self._backward_ends(arrived_ns)
 
         return call
 
@@ -239,13 +241,14 @@ class StepTracker:
         else:
             self._optimizer_ends(optimizer)
 
-    def _split_backward(self) -> None:
-        """What came after this rank's own last gradient was the wait for others."""
+    def _last_arrival_ns(self) -> int:
+        """When this rank's own last gradient came, after which it waited for others; 0: that is not known."""
         last_ns = 0
         for arrival in self.arrivals:
-            last_ns = max(last_ns, arrival.take() or 0)
-        if last_ns and self.is_open and get_ident() == self.thread:
-            self.clock.book(GRAD_SYNC, last_ns)
+            arrived_ns = arrival.take()
+            if arrived_ns is not None and arrived_ns > last_ns:
+                last_ns = arrived_ns
+        return last_ns
 
     @_event
     def _fetch(self, role: LoaderRole) -> None:
@@ -296,8 +299,11 @@ class StepTracker:
         self.clock.enter(BACKWARD)
 
     @_event
-    def _backward_ends(self) -> None:
-        self.clock.leave(BACKWARD)
+    def _backward_ends(self, arrived_ns: int) -> None:
+        if arrived_ns:
+            self.clock.leave_split(BACKWARD, GRAD_SYNC, arrived_ns)
+        else:
+            self.clock.leave(BACKWARD)
         if not self._fed_by_loader:
             self._steps.micro_batch()
             return

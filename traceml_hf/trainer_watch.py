@@ -95,11 +95,11 @@ class TrainerWatch:
             try:
                 return backward(*arguments, **options)
             finally:
-                if arrival is not None:
-                    arrived_ns = arrival.take()
-                    if arrived_ns is not None:
-                        clock.book(GRAD_SYNC, arrived_ns)
-                note((~BACKWARD, now()))
+                arrived_ns = None if arrival is None else arrival.take()
+                if arrived_ns is None:
+                    note((~BACKWARD, now()))
+                else:
+                    clock.leave_split(BACKWARD, GRAD_SYNC, arrived_ns)
                 if not loop.has_counted:
                     loop.micro_batch()
 

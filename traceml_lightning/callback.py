@@ -8,7 +8,6 @@ from typing import Any
 
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import SettingsArguments, resolve_settings
-from traceml_core.instrumentation.batch_size import size_of
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.console import say
 from traceml_lightning.framework import lightning_module
@@ -110,7 +109,7 @@ class TraceMLCallback(_Callback):  # type: ignore[misc]
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """A micro-batch is on its way."""
         if self._run is not None:
-            self._run.steps.micro_batch(*size_of(batch))
+            self._run.steps.micro_batch(*self._run.size_of(batch))
 
     def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
         """Backward begins."""

@@ -12,6 +12,7 @@ import torch
 from traceml_core.core.identity import RankIdentity
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import Settings
+from traceml_core.instrumentation.batch_size import BatchSizes
 from traceml_core.instrumentation.gradient_arrival import GradientArrival
 from traceml_core.instrumentation.loader_facts import loader_facts
 from traceml_core.instrumentation.process_group import job_store
@@ -41,6 +42,7 @@ class TrainingRun:
         store = job_store() if trainer.world_size > 1 else None
         self._session = open_session(settings, _facts(trainer), _identity(trainer), started_ns=started_ns, store=store)
         self.clock, self.steps = self._session.clock, self._session.steps
+        self.size_of = BatchSizes().of
         self._inner: Any = None
         self._stand_in: Any = None
         self._arrival: GradientArrival | None = None
@@ -88,11 +90,11 @@ class TrainingRun:
 
     def backward_ends(self) -> None:
         """What came after this rank's own last gradient was the wait for others."""
-        if self._arrival is not None:
-            arrived_ns = self._arrival.take()
-            if arrived_ns is not None:
-                self.clock.book(Phase.GRAD_SYNC, arrived_ns)
-        self.clock.leave(Phase.BACKWARD)
+        arrived_ns = None if self._arrival is None else self._arrival.take()
+        if arrived_ns is None:
+            self.clock.leave(Phase.BACKWARD)
+        else:
+            self.clock.leave_split(Phase.BACKWARD, Phase.GRAD_SYNC, arrived_ns)
 
     def training_ends(self) -> None:
         """Close the last step; what follows is teardown."""

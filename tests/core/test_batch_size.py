@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from traceml_core.instrumentation.batch_size import size_of
+from traceml_core.instrumentation.batch_size import BatchSizes, size_of
 from traceml_core.loggers.error_log import FAILURES, close_error_log
 
 
@@ -70,8 +70,33 @@ IDS = torch.zeros(4, 16, dtype=torch.long)
     ids=lambda value: type(value).__name__,
 )
 def test_a_batch_shows_its_samples_and_tokens(batch, facts):
-    assert size_of(batch) == facts
-    assert all(value is None or type(value) is int for value in size_of(batch))
+    sizes = BatchSizes()
+    for told in (size_of(batch), sizes.of(batch), sizes.of(batch)):
+        assert told == facts
+        assert all(value is None or type(value) is int for value in told)
+
+
+def test_the_sizes_of_a_loader_are_those_of_each_batch_also_where_the_last_one_is_smaller_or_unlike_the_others():
+    long = torch.zeros(4, 32, dtype=torch.long)
+    batches = [
+        (IMAGES, LABELS),
+        (IMAGES[:3], LABELS[:3]),
+        [IMAGES, LABELS],
+        {"labels": LABELS, "input_ids": IDS},
+        {"labels": LABELS, "input_ids": long},
+        {"labels": LABELS, "input_ids": torch.zeros(7)},
+        {"labels": LABELS, "pixels": IMAGES},
+        (LABELS, IMAGES, LABELS),
+        (torch.tensor(1.0), IMAGES, LABELS),
+        None,
+        {"pixels": IMAGES[:5]},
+        {"other": IMAGES[:6]},
+        ([IMAGES], LABELS),
+        ([IMAGES[:2]], LABELS),
+    ]
+    sizes = BatchSizes()
+
+    assert [sizes.of(batch) for batch in batches] == [size_of(batch) for batch in batches]
 
 
 def test_a_sparse_or_meta_tensor_is_counted_without_its_data():
@@ -93,7 +118,7 @@ class Raising(dict):
 @pytest.mark.parametrize("batch", [Raising(), SimpleNamespace(shape=3), SimpleNamespace(shape=("x",))])
 def test_a_batch_that_raises_when_looked_at_shows_nothing_and_is_counted(batch):
     close_error_log()
-    assert size_of(batch) == (None, None)
+    assert BatchSizes().of(batch) == (None, None)
     assert FAILURES["BatchSize"] == 1
     close_error_log()
 
@@ -109,6 +134,7 @@ parts = st.recursive(
 def test_any_nest_of_parts_is_counted_or_not_but_never_raises(batch):
     FAILURES.clear()
     samples, tokens = size_of(batch)
+    assert BatchSizes().of(batch) == (samples, tokens)
     assert samples is None or samples >= 0
     assert tokens is None or tokens >= 0
     assert not FAILURES

@@ -15,6 +15,48 @@ UNKNOWN = (None, None)
 _logger = get_error_logger("BatchSize")
 
 
+class BatchSizes:
+    """The sizes of one loader's batches.
+
+    They are looked for first where the last one was found: in the same place of a batch of the same type, with as many
+    parts. A loader whose batches differ in more than that is one of several.
+    """
+
+    __slots__ = ("_has_tokens", "_kind", "_length", "_place")
+
+    def __init__(self) -> None:
+        """Nothing is known of the batches yet."""
+        self._kind: type | None = None
+        self._length = 0
+        self._place: Any = None
+        self._has_tokens = False
+
+    def of(self, batch: Any) -> tuple[int | None, int | None]:
+        """What `size_of` says of a batch. Never raises."""
+        try:
+            if type(batch) is self._kind and len(batch) == self._length:
+                shape = batch[self._place].shape
+                return shape[0], shape[0] * shape[1] if self._has_tokens else None
+            self._remember(batch)
+        except Exception:  # noqa: BLE001 - it is of another make after all
+            self._kind = None
+        return size_of(batch)
+
+    def _remember(self, batch: Any) -> None:
+        """Where the size of a batch lies, if that is one of its own parts."""
+        self._kind, place, has_tokens = None, None, False
+        if isinstance(batch, Mapping):
+            tokens = (key for key in TOKEN_KEYS if key in batch and len(_shape(batch[key])) > 1)
+            place = next(tokens, None)
+            has_tokens = place is not None
+            if place is None:
+                place = next(iter(batch), None)
+        elif isinstance(batch, (list, tuple)):
+            place = 0
+        if place is not None and _shape(batch[place]):
+            self._kind, self._length, self._place, self._has_tokens = type(batch), len(batch), place, has_tokens
+
+
 def size_of(batch: Any) -> tuple[int | None, int | None]:
     """The samples and tokens of a batch; null where it does not show them. Never raises.
 
@@ -35,6 +77,11 @@ def size_of(batch: Any) -> tuple[int | None, int | None]:
     except Exception as error:  # noqa: BLE001 - a batch may be anything, and counting it must never end training
         report_failure(_logger, "counting a batch", error)
         return UNKNOWN
+
+
+def _shape(part: Any) -> Sequence[Any]:
+    shape: Sequence[Any] = getattr(part, "shape", ())
+    return shape
 
 
 def _size_of(batch: Any, depth: int) -> tuple[int | None, int | None]:

@@ -82,6 +82,15 @@ class PhaseClock:
         if len(self._moves) + len(self._pieces) > MOMENTS_LIMIT:
             self._fold()
 
+    def leave_split(self, slot: int, last: int, since_ns: int) -> None:
+        """Leave `slot`, of whose time `last` owned what came after `since_ns`: `book(last, since_ns)` and a leave."""
+        now, moves = self.now(), self._moves
+        if self._boundary is None and moves and moves[-1] < since_ns <= now:
+            moves.extend((last, since_ns, ~slot, now))  # leaving it leaves what was entered in it as well
+        else:
+            self.book(last, since_ns)
+            self.leave(slot)
+
     @property
     def owner(self) -> Phase:
         """The phase that owns the time now."""
@@ -155,7 +164,7 @@ class PhaseClock:
         """Who owned the time since the last `take`, up to the present moment; counting starts anew."""
         now, moves = self.now(), self._moves
         self.boundaries += len(moves) // 2
-        taken = Stretches(self._taken_ns, now, self._pieces, moves[:], self._origin, self._folded_ns)
+        taken = Stretches(self._taken_ns, now, self._pieces, tuple(moves), self._origin, self._folded_ns)
         moves.clear()
         self._origin, self._taken_ns, self._pieces, self._folded_ns = taken, now, [], ()
         self._unread += 1

@@ -7,7 +7,7 @@ from threading import get_ident
 from typing import Any
 
 from traceml_core.core.phases import Phase
-from traceml_core.instrumentation.batch_size import size_of
+from traceml_core.instrumentation.batch_size import BatchSizes
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
 
@@ -28,13 +28,14 @@ class TracedBatches:
     Where the loop is inside a phase around steps, such as validation, the iteration leaves the clock alone.
     """
 
-    __slots__ = ("_batches", "_clock", "_loader", "_loop", "_steps", "_thread")
+    __slots__ = ("_batches", "_clock", "_loader", "_loop", "_sizes", "_steps", "_thread")
 
     def __init__(self, loader: Iterable[Any], clock: PhaseClock, steps: StepRecorder, loop: LoopState) -> None:
         """An iteration that begins at its first batch."""
         self._loop = loop
         self._loader = loader
         self._clock = clock
+        self._sizes = BatchSizes()
         self._steps = steps
         self._thread = get_ident()
         self._batches: Iterator[Any] | None = None
@@ -55,7 +56,7 @@ class TracedBatches:
             if not self._loop.in_step:
                 self._steps.finish()
             raise
-        self._steps.micro_batch(*size_of(batch))
+        self._steps.micro_batch(*self._sizes.of(batch))
         return batch
 
     def _start(self) -> Any:
