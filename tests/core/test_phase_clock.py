@@ -176,6 +176,31 @@ def test_a_booking_reaches_neither_beyond_the_last_boundary_nor_into_the_future(
     assert phases_of(clock).get(Phase.GRAD_SYNC, 0) == booked
 
 
+@pytest.mark.parametrize("listened", [False, True])
+@pytest.mark.parametrize("since_ns", [0, 1_003, 1_005, 1_006, 2_000])
+def test_leaving_and_splitting_at_once_is_a_booking_and_a_leave(since_ns, listened):
+    told = []
+    for at_once in (True, False):
+        clock, watch = make_clock(at_ns=1_000)
+        if listened:
+            clock.on_boundary(lambda slot: None)
+        clock.enter(Phase.FORWARD)
+        watch.passes(3)
+        clock.enter(Phase.BACKWARD)
+        watch.passes(4)
+        if at_once:
+            clock.leave_split(Phase.BACKWARD, Phase.GRAD_SYNC, since_ns)
+        else:
+            clock.book(Phase.GRAD_SYNC, since_ns)
+            clock.leave(Phase.BACKWARD)
+        watch.passes(2)
+        clock.leave(Phase.FORWARD)
+        told.append(phases_of(clock))
+
+    assert told[0] == told[1]
+    assert told[0][Phase.FORWARD] == 5
+
+
 def test_a_leave_without_its_enter_is_no_boundary_for_a_booking():
     clock, watch = make_clock()
     clock.enter(Phase.INPUT_WAIT)

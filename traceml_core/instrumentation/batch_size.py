@@ -26,7 +26,7 @@ class BatchSizes:
 
     def __init__(self) -> None:
         """Nothing is known of the batches yet."""
-        self._kind: type | None = None
+        self._kind: Any = None
         self._length = 0
         self._place: Any = None
         self._has_tokens = False
@@ -44,17 +44,17 @@ class BatchSizes:
 
     def _remember(self, batch: Any) -> None:
         """Where the size of a batch lies, if that is one of its own parts."""
-        self._kind, place, has_tokens = None, None, False
+        self._kind, self._has_tokens = None, False
+        place: Any = None
         if isinstance(batch, Mapping):
-            tokens = (key for key in TOKEN_KEYS if key in batch and len(_shape(batch[key])) > 1)
-            place = next(tokens, None)
-            has_tokens = place is not None
+            place = next((key for key in TOKEN_KEYS if key in batch and len(_shape(batch[key])) > 1), None)
+            self._has_tokens = place is not None
             if place is None:
                 place = next(iter(batch), None)
         elif isinstance(batch, (list, tuple)):
             place = 0
         if place is not None and _shape(batch[place]):
-            self._kind, self._length, self._place, self._has_tokens = type(batch), len(batch), place, has_tokens
+            self._kind, self._length, self._place = type(batch), len(batch), place
 
 
 def size_of(batch: Any) -> tuple[int | None, int | None]:
