@@ -209,12 +209,12 @@ class StepTracker:
             try:
                 return backward(*args, **kwargs)
             finally:
-                arrived_ns = self._last_arrival_ns() if self.arrivals else 0
+                arrived_ns = self._last_arrival_ns() if self.arrivals else None
                 if plain and role is not None and role is self._plain:
-                    if arrived_ns:
-                        self.clock.leave_split(BACKWARD, GRAD_SYNC, arrived_ns)
-                    else:
+                    if arrived_ns is None:
                         self._note((~BACKWARD, self._now()))
+                    else:
+                        self.clock.leave_split(BACKWARD, GRAD_SYNC, arrived_ns)
                     if role.fresh:
                         role.fresh = False
                         self._steps.micro_batch(*role.size)
@@ -241,14 +241,12 @@ class StepTracker:
         else:
             self._optimizer_ends(optimizer)
 
-    def _last_arrival_ns(self) -> int:
-        """When this rank's own last gradient came, after which it waited for others; 0: that is not known."""
+    def _last_arrival_ns(self) -> int | None:
+        """When this rank's own last gradient came, after which it waited for others; null: that is not known."""
         last_ns = 0
         for arrival in self.arrivals:
-            arrived_ns = arrival.take()
-            if arrived_ns is not None and arrived_ns > last_ns:
-                last_ns = arrived_ns
-        return last_ns
+            last_ns = max(last_ns, arrival.take() or 0)
+        return last_ns or None
 
     @_event
     def _fetch(self, role: LoaderRole) -> None:
@@ -299,11 +297,8 @@ class StepTracker:
         self.clock.enter(BACKWARD)
 
     @_event
-    def _backward_ends(self, arrived_ns: int) -> None:
-        if arrived_ns:
-            self.clock.leave_split(BACKWARD, GRAD_SYNC, arrived_ns)
-        else:
-            self.clock.leave(BACKWARD)
+    def _backward_ends(self, arrived_ns: int | None) -> None:
+        self.clock.leave_split(BACKWARD, GRAD_SYNC, arrived_ns)
         if not self._fed_by_loader:
             self._steps.micro_batch()
             return

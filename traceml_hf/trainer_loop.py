@@ -86,8 +86,7 @@ class TrainerLoop:
         self._fetched = True
         self._steps.fetch()
         if role.fresh:
-            role.fresh, self.has_counted = False, True
-            self._steps.micro_batch(*role.size)
+            self._count_batch(role)
 
     def step_begins(self, **_: Any) -> None:
         """The window's batches are there."""
@@ -97,8 +96,7 @@ class TrainerLoop:
             self._fetched_unseen()
         role = self._role
         if role is not None and role.fresh:
-            role.fresh, self.has_counted = False, True
-            self._steps.micro_batch(*role.size)
+            self._count_batch(role)
         if self._starting:
             self._end_start()
 
@@ -120,6 +118,11 @@ class TrainerLoop:
     def micro_batch(self) -> None:
         """A micro-batch that nobody saw fetched has gone backward."""
         self._steps.micro_batch()
+
+    def _count_batch(self, role: Any) -> None:
+        """Count the batch that was handed out last."""
+        role.fresh, self.has_counted = False, True
+        self._steps.micro_batch(*role.size)
 
     def _fetched_unseen(self) -> None:
         """Nobody saw the batches fetched (a resumed epoch has another loader): the gap was the wait for them."""

@@ -91,10 +91,7 @@ class TrainingRun:
     def backward_ends(self) -> None:
         """What came after this rank's own last gradient was the wait for others."""
         arrived_ns = None if self._arrival is None else self._arrival.take()
-        if arrived_ns is None:
-            self.clock.leave(Phase.BACKWARD)
-        else:
-            self.clock.leave_split(Phase.BACKWARD, Phase.GRAD_SYNC, arrived_ns)
+        self.clock.leave_split(Phase.BACKWARD, Phase.GRAD_SYNC, arrived_ns)
 
     def training_ends(self) -> None:
         """Close the last step; what follows is teardown."""

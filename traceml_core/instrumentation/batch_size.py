@@ -34,27 +34,30 @@ class BatchSizes:
     def of(self, batch: Any) -> tuple[int | None, int | None]:
         """What `size_of` says of a batch. Never raises."""
         try:
-            if type(batch) is self._kind and len(batch) == self._length:
+            if type(batch) is not self._kind or len(batch) != self._length:
+                self._remember(batch)
+            elif self._place is not None:
                 shape = batch[self._place].shape
                 return shape[0], shape[0] * shape[1] if self._has_tokens else None
-            self._remember(batch)
         except Exception:  # noqa: BLE001 - it is of another make after all
             self._kind = None
         return size_of(batch)
 
     def _remember(self, batch: Any) -> None:
-        """Where the size of a batch lies, if that is one of its own parts."""
-        self._kind, self._has_tokens = None, False
-        place: Any = None
+        """Where the size of a batch lies; null where that is none of its own parts."""
+        self._kind, self._place, self._has_tokens = None, None, False
         if isinstance(batch, Mapping):
-            place = next((key for key in TOKEN_KEYS if key in batch and len(_shape(batch[key])) > 1), None)
+            place: Any = _token_key(batch)
             self._has_tokens = place is not None
             if place is None:
                 place = next(iter(batch), None)
         elif isinstance(batch, (list, tuple)):
-            place = 0
+            place = 0 if batch else None
+        else:
+            return
         if place is not None and _shape(batch[place]):
-            self._kind, self._length, self._place = type(batch), len(batch), place
+            self._place = place
+        self._kind, self._length = type(batch), len(batch)
 
 
 def size_of(batch: Any) -> tuple[int | None, int | None]:
@@ -84,17 +87,21 @@ def _shape(part: Any) -> Sequence[Any]:
     return shape
 
 
+def _token_key(batch: Mapping[Any, Any]) -> str | None:
+    """Which part of a batch has its tokens."""
+    return next((key for key in TOKEN_KEYS if key in batch and len(_shape(batch[key])) > 1), None)
+
+
 def _size_of(batch: Any, depth: int) -> tuple[int | None, int | None]:
     if isinstance(batch, (tuple, list)):
         return _size_of_parts(batch, depth)
     if isinstance(batch, (dict, Mapping)):  # a dict is one too, and found sooner
-        for key in TOKEN_KEYS:
-            if key in batch:
-                shape: Sequence[Any] = getattr(batch[key], "shape", ())
-                if len(shape) > 1:
-                    return int(shape[0]), int(shape[0]) * int(shape[1])
+        key = _token_key(batch)
+        if key is not None:
+            samples, length = batch[key].shape[:2]
+            return int(samples), int(samples) * int(length)
         return _size_of_parts(list(batch.values()), depth)
-    shape = getattr(batch, "shape", ())
+    shape = _shape(batch)
     return (int(shape[0]), None) if shape else UNKNOWN
 
 

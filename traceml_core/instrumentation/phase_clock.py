@@ -82,8 +82,14 @@ class PhaseClock:
         if len(self._moves) + len(self._pieces) > MOMENTS_LIMIT:
             self._fold()
 
-    def leave_split(self, slot: int, last: int, since_ns: int) -> None:
-        """Leave `slot`, of whose time `last` owned what came after `since_ns`: `book(last, since_ns)` and a leave."""
+    def leave_split(self, slot: int, last: int, since_ns: int | None) -> None:
+        """Leave `slot`, of whose time `last` owned what came after `since_ns`; null: none of it.
+
+        The same as `book(last, since_ns)` and a leave, in one move.
+        """
+        if since_ns is None:
+            self.leave(slot)
+            return
         now, moves = self.now(), self._moves
         if self._boundary is None and moves and moves[-1] < since_ns <= now:
             moves.extend((last, since_ns, ~slot, now))  # leaving it leaves what was entered in it as well
