@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import Settings
-from traceml_core.instrumentation.gradient_arrival import GradientArrival
+from traceml_core.instrumentation.gradient_arrival import split_backward
 from traceml_core.instrumentation.loader_facts import loader_facts
 from traceml_core.loggers.error_log import fail_open, get_error_logger
 from traceml_core.runtime.session import open_session
@@ -62,6 +62,7 @@ class Attachment:
         self._facts = facts_of(accelerator)
         self._unmeasured = dict.fromkeys(self._facts.unmeasured)
         self._splits = self._facts.unmeasured == (Phase.GRAD_SYNC.key,)
+        self._splitting: list[Callable[[], None]] = []
         self._undo: list[Callable[[], object]] = []
         self._loaders: list[tuple[weakref.ref[Any], LoaderRole]] = []
         self._models = WeakList()
@@ -254,14 +255,15 @@ class Attachment:
         """Tell own backward from the wait for other ranks, where DDP is all that synchronises gradients."""
         if not any(type(part).__name__ == "DistributedDataParallel" for part in model.modules()):
             return
-        arrival = GradientArrival.attach(model, self._session.steps.gradients_arrived)
-        if arrival is None:
+        end = split_backward(model, self._session.clock, self._session.steps.gradients_arrived)
+        if end is None:
             self._splits = False
-            self._tracker.arrivals.clear()
+            while self._splitting:
+                self._splitting.pop()()
             self._describe_unmeasured(Phase.GRAD_SYNC.key)
             return
-        self._tracker.arrivals.append(arrival)
-        self._undo.append(arrival.detach)
+        self._splitting.append(end)
+        self._undo.append(end)
         if self._unmeasured.pop(Phase.GRAD_SYNC.key, self) is None:
             self._session.describe(unmeasured=tuple(self._unmeasured))
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Collection
 from threading import get_ident
 from typing import Any, TypeVar, cast
 
-from traceml_core.core.phases import BACKWARD, FORWARD, GRAD_SYNC, OPTIMIZER, Phase
-from traceml_core.instrumentation.gradient_arrival import GradientArrival
+from traceml_core.core.phases import BACKWARD, FORWARD, OPTIMIZER, Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.instrumentation.step_recorder import StepRecorder
 from traceml_core.loggers.error_log import fail_open, get_error_logger
@@ -48,8 +47,6 @@ class StepTracker:
 
     Events of other threads than the one that built it are not heard. Plain sailing, one loader known to train, takes a
     short way through each event, since each costs training time; everything else takes the long one.
-
-    `arrivals` see the gradients of models whose ranks wait for each other inside backward.
     """
 
     __slots__ = (
@@ -75,7 +72,6 @@ class StepTracker:
         "_trained_in_eval_mode",
         "_validating",
         "_window",
-        "arrivals",
         "clock",
         "is_open",
         "thread",
@@ -102,7 +98,6 @@ class StepTracker:
         self.is_open = True
         self.thread = get_ident()
         self._note, self._now = clock.note, clock.now
-        self.arrivals: list[GradientArrival] = []
         self._steps = steps
         self._models = models
         self._optimizers = optimizers
@@ -209,17 +204,13 @@ class StepTracker:
             try:
                 return backward(*args, **kwargs)
             finally:
-                arrived_ns = self._last_arrival_ns() if self.arrivals else None
                 if plain and role is not None and role is self._plain:
-                    if arrived_ns is None:
-                        self._note((~BACKWARD, self._now()))
-                    else:
-                        self.clock.leave_split(BACKWARD, GRAD_SYNC, arrived_ns)
+                    self._note((~BACKWARD, self._now()))
                     if role.fresh:
                         role.fresh = False
                         self._steps.micro_batch(*role.size)
                 else:
-                    self._backward_ends(arrived_ns)
+                    self._backward_ends()
 
         return call
 
@@ -240,13 +231,6 @@ class StepTracker:
             self._steps.optimizer_step()
         else:
             self._optimizer_ends(optimizer)
-
-    def _last_arrival_ns(self) -> int | None:
-        """When this rank's own last gradient came, after which it waited for others; null: that is not known."""
-        last_ns = 0
-        for arrival in self.arrivals:
-            last_ns = max(last_ns, arrival.take() or 0)
-        return last_ns or None
 
     @_event
     def _fetch(self, role: LoaderRole) -> None:
@@ -297,8 +281,8 @@ class StepTracker:
         self.clock.enter(BACKWARD)
 
     @_event
-    def _backward_ends(self, arrived_ns: int | None) -> None:
-        self.clock.leave_split(BACKWARD, GRAD_SYNC, arrived_ns)
+    def _backward_ends(self) -> None:
+        self.clock.leave(BACKWARD)
         if not self._fed_by_loader:
             self._steps.micro_batch()
             return

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from traceml_core.core.phases import BACKWARD, GRAD_SYNC, OPTIMIZER, Phase
-from traceml_core.instrumentation.gradient_arrival import GradientArrival
+from traceml_core.core.phases import BACKWARD, OPTIMIZER, Phase
+from traceml_core.instrumentation.gradient_arrival import split_backward
 from traceml_core.instrumentation.loader_facts import loader_facts
 from traceml_core.instrumentation.phase_clock import PhaseClock
 from traceml_core.loggers.error_log import fail_open, get_error_logger
@@ -29,7 +29,6 @@ class TrainerWatch:
         self._session = session
         self._clock = session.clock
         self._loop = loop
-        self._arrival: GradientArrival | None = None
         self._undo: list[Callable[[], object]] = []
 
     def put_on(
@@ -64,9 +63,9 @@ class TrainerWatch:
 
     def _split_backward(self, model: Any) -> None:
         """Where the wait for other ranks lies inside backward, and only that is unknown."""
-        self._arrival = GradientArrival.attach(model, self._session.steps.gradients_arrived)
-        if self._arrival is not None:
-            self._undo.append(self._arrival.detach)
+        end = split_backward(model, self._clock, self._session.steps.gradients_arrived)
+        if end is not None:
+            self._undo.append(end)
             self._session.describe(unmeasured=())
 
     def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
@@ -87,19 +86,14 @@ class TrainerWatch:
         self._undo.append(undo)
 
     def _backward(self, backward: Callable[..., Any]) -> Callable[..., Any]:
-        clock, note, now = self._clock, self._clock.note, self._clock.now
-        arrival, loop = self._arrival, self._loop
+        note, now, loop = self._clock.note, self._clock.now, self._loop
 
         def timed(*arguments: Any, **options: Any) -> Any:
             note((BACKWARD, now()))
             try:
                 return backward(*arguments, **options)
             finally:
-                arrived_ns = None if arrival is None else arrival.take()
-                if arrived_ns is None:
-                    note((~BACKWARD, now()))
-                else:
-                    clock.leave_split(BACKWARD, GRAD_SYNC, arrived_ns)
+                note((~BACKWARD, now()))
                 if not loop.has_counted:
                     loop.micro_batch()
 

@@ -117,9 +117,9 @@ class TraceMLCallback(_Callback):  # type: ignore[misc]
             self._run.clock.enter(Phase.BACKWARD)
 
     def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
-        """Backward has ended; from the last own gradient on it waited for others."""
+        """Backward has ended."""
         if self._run is not None:
-            self._run.backward_ends()
+            self._run.clock.leave(Phase.BACKWARD)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Results go to the trainer's loggers, where that was asked for."""

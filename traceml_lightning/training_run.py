@@ -13,7 +13,7 @@ from traceml_core.core.identity import RankIdentity
 from traceml_core.core.phases import Phase
 from traceml_core.core.settings import Settings
 from traceml_core.instrumentation.batch_size import BatchSizes
-from traceml_core.instrumentation.gradient_arrival import GradientArrival
+from traceml_core.instrumentation.gradient_arrival import split_backward
 from traceml_core.instrumentation.loader_facts import loader_facts
 from traceml_core.instrumentation.process_group import job_store
 from traceml_core.loggers.error_log import fail_open, get_error_logger
@@ -45,7 +45,7 @@ class TrainingRun:
         self.size_of = BatchSizes().of
         self._inner: Any = None
         self._stand_in: Any = None
-        self._arrival: GradientArrival | None = None
+        self._end_split: Callable[[], None] | None = None
         self._logged_step = 0
         self._finished = False
         self._tears_down = False
@@ -84,14 +84,9 @@ class TrainingRun:
             if loader is not None:
                 self._session.describe(**loader_facts(loader))
             if self.trainer.world_size > 1:
-                self._arrival = GradientArrival.attach(self.trainer.model, self.steps.gradients_arrived)
-                if self._arrival is None:
+                self._end_split = split_backward(self.trainer.model, self.clock, self.steps.gradients_arrived)
+                if self._end_split is None:
                     self._session.describe(unmeasured=(Phase.GRAD_SYNC.key,))
-
-    def backward_ends(self) -> None:
-        """What came after this rank's own last gradient was the wait for others."""
-        arrived_ns = None if self._arrival is None else self._arrival.take()
-        self.clock.leave_split(Phase.BACKWARD, Phase.GRAD_SYNC, arrived_ns)
 
     def training_ends(self) -> None:
         """Close the last step; what follows is teardown."""
@@ -140,8 +135,8 @@ class TrainingRun:
 
     def _stop_watching(self) -> None:
         self._finished = True
-        if self._arrival is not None:
-            self._arrival.detach()
+        if self._end_split is not None:
+            self._end_split()
         self._loggers.put_back()
 
     def _put_profiler_back(self) -> None:

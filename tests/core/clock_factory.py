@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from traceml_core.core.phases import Phase
 from traceml_core.instrumentation.phase_clock import PhaseClock
+from traceml_core.instrumentation.stretches import Stretches
 
 OWNERS = ("Checkpoint", "EarlyStopping")
 
@@ -35,8 +36,8 @@ def make_clock(at_ns: int = 0) -> tuple[PhaseClock, Watch]:
 slots = st.integers(0, len(Phase) + len(OWNERS) - 1)
 moves = st.one_of(
     st.tuples(st.sampled_from(["enter", "leave"]), slots),
-    st.tuples(st.just("book"), slots, st.none() | st.integers(-50, 2_000)),
-    st.tuples(st.sampled_from(["unwind", "take"])),
+    st.tuples(st.just("book"), slots),
+    st.tuples(st.sampled_from(["unwind", "take", "arrivals"])),
 )
 timed_moves = st.lists(st.tuples(st.integers(0, 500), moves), max_size=60)
 
@@ -48,8 +49,14 @@ def make_clock_with_owners(watch: Watch) -> PhaseClock:
     return clock
 
 
-def perform(clock: PhaseClock, move: tuple) -> list[list[int]]:
-    """Make a move; gives what was taken."""
+def make(clock: PhaseClock, move: tuple) -> Stretches | None:
+    """Make a move; gives what it took."""
     name, *arguments = move
     result = getattr(clock, name)(*arguments)
-    return [result.spent_ns] if name == "take" else []
+    return next(result) if name == "arrivals" else result
+
+
+def perform(clock: PhaseClock, move: tuple) -> list[list[int]]:
+    """Make a move; gives what it took, added up at once."""
+    taken = make(clock, move)
+    return [] if taken is None else [taken.spent_ns]

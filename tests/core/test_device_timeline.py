@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -275,33 +274,37 @@ def test_time_that_is_told_afterwards_is_given_to_its_phase_on_the_device_too():
     assert training.device_ms(training.records[0]) == {"forward": 5, "optimizer": 8, "unattributed": 1}
 
 
-def backward(training: Training, *, seen_on_device: bool) -> None:
+def backward(training: Training, *, is_capturing: bool = False) -> None:
+    arrivals = training.clock.arrivals()
     training.clock.enter(Phase.BACKWARD)
-    training.device.works(30)
-    since_ns = time.perf_counter_ns()
-    if seen_on_device:
+    for milliseconds in (10, 20):
+        training.device.works(milliseconds)
+        next(arrivals)
+        training.device.is_capturing = is_capturing
         training.steps.gradients_arrived()
-        training.steps.gradients_arrived()
+        training.device.is_capturing = False
     training.device.works(12)
-    training.clock.book(Phase.GRAD_SYNC, since_ns)
     training.clock.leave(Phase.BACKWARD)
 
 
-def test_backward_is_split_where_the_gradients_arrived_on_the_device():
+def test_backward_is_split_where_the_last_gradient_arrived_on_the_device():
     training = Training()
     training.steps.fetch()
-    backward(training, seen_on_device=True)
+    backward(training)
+    training.steps.gradients_arrived()  # of a backward that the clock knows nothing of
+    training.spend(Phase.OPTIMIZER, 3)
     training.steps.optimizer_step()
     training.steps.fetch()
     training.device.catches_up()
     training.steps.finish()
-    assert training.device_ms(training.records[0]) == {"backward": 30, "grad_sync": 12}
+    assert training.device_ms(training.records[0]) == {"backward": 30, "grad_sync": 12, "optimizer": 3}
 
 
 def test_gradients_whose_arrival_the_device_did_not_see_leave_its_wait_unmeasured():
     training = Training()
     training.steps.fetch()
-    backward(training, seen_on_device=False)
+    backward(training, is_capturing=True)
+    backward(training)
     training.steps.optimizer_step()
     training.step(forward=1)
     training.steps.fetch()
@@ -309,7 +312,7 @@ def test_gradients_whose_arrival_the_device_did_not_see_leave_its_wait_unmeasure
     training.steps.finish()
     first, second = training.records
     assert first.device_ns[Phase.GRAD_SYNC] is None
-    assert first.device_ns[Phase.BACKWARD] == 42 * NANOSECONDS_PER_MS
+    assert first.device_ns[Phase.BACKWARD] == 2 * 42 * NANOSECONDS_PER_MS
     assert second.device_ns[Phase.GRAD_SYNC] == 0
 
 
@@ -329,7 +332,7 @@ def test_events_of_several_streams_never_give_a_phase_less_than_nothing():
 moves = st.one_of(
     st.tuples(st.sampled_from(["enter", "leave"]), st.sampled_from(Phase)),
     st.tuples(st.just("book"), st.sampled_from(STEP_PHASES)),
-    st.tuples(st.just("unwind")),
+    st.tuples(st.sampled_from(["unwind", "backward"])),
 )
 
 
@@ -337,12 +340,22 @@ moves = st.one_of(
 def test_host_and_device_agree_when_the_device_keeps_up_with_the_host(sequence):
     device = FakeDevice()
     clock = PhaseClock(lambda: round(device.at_ms * NANOSECONDS_PER_MS))
-    steps = StepRecorder(clock, device=DeviceTimeline(device.new_event, device.record))
+    timeline = DeviceTimeline(device.new_event, device.record)
+    steps = StepRecorder(clock, device=timeline)
+    arrivals = clock.arrivals()
     clock.leave(Phase.STARTUP)
     steps.fetch()
     for milliseconds, (name, *arguments), ends_step in sequence:
         device.works(round(milliseconds, 3))
-        getattr(clock, name)(*arguments)
+        if name == "backward":
+            clock.enter(Phase.BACKWARD)
+            device.works(3)
+            next(arrivals)
+            timeline.gradients_arrived()
+            device.works(2)
+            clock.leave(Phase.BACKWARD)
+        else:
+            getattr(clock, name)(*arguments)
         device.catches_up()
         if ends_step:
             steps.optimizer_step()

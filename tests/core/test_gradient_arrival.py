@@ -15,7 +15,9 @@ import torch
 from torch import nn
 from waiting import LIMIT_S
 
-from traceml_core.instrumentation.gradient_arrival import DECIDED_AFTER, GradientArrival
+from traceml_core.core.phases import Phase
+from traceml_core.instrumentation.gradient_arrival import split_backward
+from traceml_core.instrumentation.phase_clock import PhaseClock
 
 DELAY_MS = 30
 STEPS = 10
@@ -25,7 +27,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from traceml_core.core.phases import Phase
-from traceml_core.instrumentation.gradient_arrival import GradientArrival
+from traceml_core.instrumentation.gradient_arrival import split_backward
 from traceml_core.instrumentation.phase_clock import PhaseClock
 
 class Wait(torch.autograd.Function):
@@ -52,8 +54,8 @@ torch.set_num_threads(1)
 store = dist.FileStore(os.path.join(folder, "store"), 2)
 dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(minutes=5))
 model = torch.nn.parallel.DistributedDataParallel(Model(delay_s if rank == 1 else 0.0))
-arrival = GradientArrival.attach(model)
 clock = PhaseClock()
+split_backward(model, clock)
 clock.leave(Phase.STARTUP)
 spent_ms = []
 for step in range(steps + 2):
@@ -62,7 +64,6 @@ for step in range(steps + 2):
     dist.barrier()
     clock.enter(Phase.BACKWARD)
     loss.backward()
-    clock.book(Phase.GRAD_SYNC, arrival.take())
     clock.leave(Phase.BACKWARD)
     spent_ns = clock.take().spent_ns
     spent_ms.append((spent_ns[Phase.BACKWARD] / 1e6, spent_ns[Phase.GRAD_SYNC] / 1e6))
@@ -90,45 +91,6 @@ def make_model() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
-def train_once(model: nn.Module) -> tuple[int, int]:
-    began_ns = time.perf_counter_ns()
-    model(torch.randn(3, 4)).sum().backward()
-    return began_ns, time.perf_counter_ns()
-
-
-def test_the_arrival_lies_within_the_backward_and_is_taken_once():
-    model = make_model()
-    arrival = GradientArrival.attach(model)
-    began_ns, ended_ns = train_once(model)
-    assert began_ns < arrival.take() < ended_ns
-    assert arrival.take() is None
-
-
-def test_it_is_the_last_gradient_of_the_backward_that_is_stamped():
-    first, last = nn.Linear(4, 4), nn.Linear(4, 2)
-    arrival = GradientArrival.attach(nn.Sequential(first, last))
-    loss = last(Wait.apply(first(torch.randn(3, 4)), DELAY_MS / 1e3)).sum()
-    began_ns = time.perf_counter_ns()
-    loss.backward()
-    assert arrival.take() - began_ns >= DELAY_MS * 1e6
-
-
-def test_parameters_that_are_not_trained_are_passed_over():
-    model = make_model()
-    model[0].requires_grad_(False)
-    arrival = GradientArrival.attach(model)
-    train_once(model)
-    assert arrival.take() is not None
-
-
-def test_who_wants_to_know_as_well_is_told_at_each_arrival():
-    told: list[int] = []
-    model = make_model()
-    GradientArrival.attach(model, lambda: told.append(time.perf_counter_ns()))
-    train_once(model)
-    assert len(told) == 2
-
-
 class Branches(nn.Module):
     """Two layers beside each other; the first comes into a step or does not."""
 
@@ -140,63 +102,89 @@ class Branches(nn.Module):
         return (self.first(x) if self.uses_first else 0) + self.second(x)
 
 
-def test_only_the_parameter_that_comes_last_each_time_stays_watched():
-    told: list[int] = []
-    model = Branches()
-    arrival = GradientArrival.attach(model, lambda: told.append(1))
-    for _ in range(DECIDED_AFTER + 3):
-        train_once(model)
-        assert arrival.take() is not None
-    assert len(told) == 2 * DECIDED_AFTER + 3
+def backward_ns(model: nn.Module, clock: PhaseClock) -> tuple[int, int]:
+    """The nanoseconds of a backward of the model up to its last gradient, and those after it."""
+    loss = model(torch.randn(3, 4)).sum()
+    clock.take()
+    clock.enter(Phase.BACKWARD)
+    loss.backward()
+    clock.leave(Phase.BACKWARD)
+    spent_ns = clock.take().spent_ns
+    return spent_ns[Phase.BACKWARD], spent_ns[Phase.GRAD_SYNC]
 
 
-def test_one_that_does_not_come_any_more_has_both_watched_again():
-    model = Branches()
-    arrival = GradientArrival.attach(model)
-    for _ in range(DECIDED_AFTER):
-        train_once(model)
-        arrival.take()
-    model.uses_first = False
-    train_once(model)
-    assert arrival.take() is None
-    for model.uses_first in (False, True, False):
-        train_once(model)
-        assert arrival.take() is not None
+@pytest.fixture
+def clock() -> PhaseClock:
+    clock = PhaseClock()
+    clock.leave(Phase.STARTUP)
+    return clock
 
 
-def test_where_the_order_changes_both_stay_watched():
-    told: list[int] = []
-    model = Branches()
-    arrival = GradientArrival.attach(model, lambda: told.append(1))
-    for step in range(3 * DECIDED_AFTER):
-        model.uses_first = step != 5
-        train_once(model)
-        assert arrival.take() is not None
-    assert len(told) == 6 * DECIDED_AFTER - 1
-
-
-def test_after_detaching_nothing_is_stamped():
+def test_a_backward_is_split_between_its_begin_and_its_end(clock):
     model = make_model()
-    arrival = GradientArrival.attach(model)
-    arrival.detach()
-    arrival.detach()
-    train_once(model)
-    assert arrival.take() is None
+    split_backward(model, clock)
+    own_ns, sync_ns = backward_ns(model, clock)
+    assert own_ns > 0 and sync_ns > 0
 
 
-def test_a_watched_model_can_still_be_copied_pickled_and_saved(tmp_path):
+def test_it_is_the_last_gradient_of_the_backward_that_splits_it(clock):
+    first, last = nn.Linear(4, 4), nn.Linear(4, 2)
+    split_backward(nn.Sequential(first, last), clock)
+    own_ns, sync_ns = backward_ns(lambda x: last(Wait.apply(first(x), DELAY_MS / 1e3)), clock)
+    assert own_ns >= DELAY_MS * 1e6 and 0 < sync_ns < DELAY_MS * 1e6 / 2
+
+
+def test_parameters_that_are_not_trained_are_passed_over(clock):
     model = make_model()
-    arrival = GradientArrival.attach(model)
+    model[0].requires_grad_(False)
+    split_backward(model, clock)
+    assert backward_ns(model, clock)[1] > 0
+
+
+def test_a_device_is_told_of_each_arrival_too(clock):
+    told: list[int] = []
+    model = make_model()
+    split_backward(model, clock, lambda: told.append(1))
+    assert backward_ns(model, clock)[1] > 0
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize("uses_first", [True, False])
+def test_a_parameter_that_does_not_come_into_a_backward_is_not_waited_for(clock, uses_first):
+    model = Branches()
+    split_backward(model, clock)
+    model.uses_first = uses_first
+    assert backward_ns(model, clock)[1] > 0
+
+
+def test_two_models_in_one_backward_split_it_at_the_last_gradient_of_both(clock):
+    first, last = nn.Linear(4, 4), nn.Linear(4, 2)
+    for model in (last, first):
+        split_backward(model, clock)
+    own_ns, sync_ns = backward_ns(lambda x: last(Wait.apply(first(x), DELAY_MS / 1e3)), clock)
+    assert own_ns >= DELAY_MS * 1e6 and 0 < sync_ns < DELAY_MS * 1e6 / 2
+
+
+def test_after_its_end_nothing_is_split(clock):
+    model = make_model()
+    end = split_backward(model, clock)
+    end()
+    end()
+    assert backward_ns(model, clock)[1] == 0
+
+
+def test_a_watched_model_can_still_be_copied_pickled_and_saved(clock, tmp_path):
+    model = make_model()
+    split_backward(model, clock)
     pickle.loads(pickle.dumps(model))
     torch.save(model.state_dict(), tmp_path / "model.pt")
-    train_once(copy.deepcopy(model))
-    assert arrival.take() is None
+    assert backward_ns(copy.deepcopy(model), clock)[1] == 0
 
 
-def test_gradients_are_what_they_are_without():
+def test_gradients_are_what_they_are_without(clock):
     models = [make_model() for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
-    GradientArrival.attach(models[1])
+    split_backward(models[1], clock)
     batch = torch.randn(3, 4)
     for model in models:
         model(batch).sum().backward()
@@ -228,11 +216,11 @@ def partitioned() -> nn.Module:
 @pytest.mark.parametrize(
     "make", [FullyShardedDataParallel, DeepSpeedEngine, lambda: nn.Sequential(DeepSpeedEngine()), frozen, partitioned]
 )
-def test_where_the_split_would_not_be_sound_nothing_is_watched(make):
-    assert GradientArrival.attach(make()) is None
+def test_where_the_split_would_not_be_sound_nothing_is_watched(clock, make):
+    assert split_backward(make(), clock) is None
 
 
-def test_sharded_tensors_are_not_watched(tmp_path):
+def test_sharded_tensors_are_not_watched(clock, tmp_path):
     from torch import distributed
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -242,7 +230,7 @@ def test_sharded_tensors_are_not_watched(tmp_path):
     try:
         model = make_model()
         fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
-        assert GradientArrival.attach(model) is None
+        assert split_backward(model, clock) is None
     finally:
         distributed.destroy_process_group()
 

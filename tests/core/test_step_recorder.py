@@ -274,7 +274,7 @@ class LateDevice:
     def boundary(self, slot: int) -> None:
         """Nothing."""
 
-    def booked(self, slot: int, since_ns: int | None) -> None:
+    def booked(self, slot: int) -> None:
         """Nothing."""
 
     def gradients_arrived(self) -> None:

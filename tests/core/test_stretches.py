@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 
-from clock_factory import Watch, make_clock, make_clock_with_owners, perform, timed_moves
+from clock_factory import Watch, make, make_clock, make_clock_with_owners, perform, timed_moves
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +24,7 @@ def test_what_was_taken_comes_to_the_same_whenever_it_is_looked_up(sequence, ran
     for nanoseconds, move in [*sequence, (0, ("take",))]:
         watch.passes(nanoseconds)
         at_once += perform(clock, move)
-        taken = getattr(other, move[0])(*move[1:])
+        taken = make(other, move)
         later += [] if taken is None else [taken]
     places = list(range(len(later)))
     random.shuffle(places)

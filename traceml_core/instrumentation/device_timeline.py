@@ -9,12 +9,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from traceml_core.core.phases import Phase
+from traceml_core.core.phases import BACKWARD, GRAD_SYNC, UNATTRIBUTED, Phase
 from traceml_core.instrumentation.step_record import StepRecord
 from traceml_core.loggers.error_log import get_error_logger, report_failure
 
 PENDING_LIMIT = 64
-UNATTRIBUTED = int(Phase.UNATTRIBUTED)
 logger = get_error_logger("DeviceTimeline")
 
 
@@ -55,8 +54,8 @@ class DeviceTimeline:
     so that steps lie end to end. Events are only ever asked, never waited for, and on the training thread alone.
     Around-step phases get no device time; the in-step phases get none of theirs. A step is left with host time where
     an event could not be recorded (a graph was being captured), failed, or did not complete while `pending_limit`
-    later steps closed. The device's `grad_sync` is null where the gradients' arrival was seen on the host only; its
-    time is then part of `backward`.
+    later steps closed. The device's `grad_sync` is null where the host alone saw the gradients of one of the step's
+    backwards arrive; its time is then part of `backward`.
     """
 
     def __init__(
@@ -90,35 +89,27 @@ class DeviceTimeline:
 
     def boundary(self, slot: int) -> None:
         """Another slot of the clock owns the time from now on."""
+        if self._arrival is not None:
+            self._events.append(self._arrival)
+            self._slots.append(GRAD_SYNC)
+            self._arrival = None
         before = self._slot
         self._slot = slot
         if self._is_whole and (slot <= UNATTRIBUTED or before <= UNATTRIBUTED):
             self._mark(slot)
 
-    def booked(self, slot: int, since_ns: int | None) -> None:
-        """The clock gave the stretch up to now to `slot`: all since the last boundary, or what came after a moment.
-
-        Of such moments the device knows only the gradients' arrival.
-        """
-        if not self._is_whole:
-            return
-        arrival, self._arrival = self._arrival, None
-        if since_ns is None:
+    def booked(self, slot: int) -> None:
+        """The clock gave the stretch up to now to `slot`."""
+        if self._is_whole:
             self._slots[-1] = slot
-            self._free(arrival)
-        elif arrival is not None:
-            self._events.append(arrival)
-            self._slots.append(slot)
-        else:
-            self._is_split = False
-            return
-        self._mark(self._slot)
+            self._mark(self._slot)
 
     def gradients_arrived(self) -> None:
-        """This rank's own gradients are done: called where they are made, which may be a thread of autograd's."""
-        if self._is_whole:
+        """A gradient is there: called where it is made, which may be a thread of autograd's. The last one counts."""
+        if self._is_whole and self._slot == BACKWARD:
             self._free(self._arrival)
             self._arrival = self._recorded()
+            self._is_split = self._is_split and self._arrival is not None
 
     def close(self, record: StepRecord) -> list[StepRecord]:
         """End a step; the next one begins. Gives the records that are complete by now, in order.
@@ -192,12 +183,13 @@ class DeviceTimeline:
         try:
             if self._leave_alone() or not end.query() or not all(event.query() for event in step.events):
                 return None
-            device_ns = _nanoseconds_per_phase([*step.events, end], step.slots)
+            slots = step.slots if step.split else [BACKWARD if slot == GRAD_SYNC else slot for slot in step.slots]
+            device_ns = _nanoseconds_per_phase([*step.events, end], slots)
         except (RuntimeError, ValueError) as error:
             report_failure(logger, "asking a device event", error)
             return step.record
         if not step.split:
-            device_ns[Phase.GRAD_SYNC] = None
+            device_ns[GRAD_SYNC] = None
         return msgspec.structs.replace(step.record, device_ns=device_ns)
 
 

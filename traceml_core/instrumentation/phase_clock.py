@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from time import perf_counter_ns
 
 from traceml_core.core.phases import UNATTRIBUTED, Phase
-from traceml_core.instrumentation.phase_stack import PhaseStack
+from traceml_core.instrumentation.phase_stack import ARRIVAL, PhaseStack
 from traceml_core.instrumentation.stretches import Piece, Stretches
 
 MOMENTS_LIMIT = 4096
@@ -68,7 +69,7 @@ class PhaseClock:
         self._unread = 0
         self.boundaries = 0
         self._boundary: Callable[[int], None] | None = None
-        self._booked: Callable[[int, int | None], None] | None = None
+        self._booked: Callable[[int], None] | None = None
         # Slot and moment in one call, so that no signal's handler that raises can part them.
         self.note = self._moves.extend
 
@@ -82,20 +83,13 @@ class PhaseClock:
         if len(self._moves) + len(self._pieces) > MOMENTS_LIMIT:
             self._fold()
 
-    def leave_split(self, slot: int, last: int, since_ns: int | None) -> None:
-        """Leave `slot`, of whose time `last` owned what came after `since_ns`; null: none of it.
+    def arrivals(self) -> Iterator[None]:
+        """Each `next` notes that a gradient has arrived: what is left of the backward that made it is `grad_sync`.
 
-        The same as `book(last, since_ns)` and a leave, in one move.
+        The last one of a backward counts, and none outside of one. The thread of autograd's on which it arrives may ask
+        for it: the training thread waits in backward. All of it is C, so that a hook takes no frame of Python's.
         """
-        if since_ns is None:
-            self.leave(slot)
-            return
-        now, moves = self.now(), self._moves
-        if self._boundary is None and moves and moves[-1] < since_ns <= now:
-            moves.extend((last, since_ns, ~slot, now))  # leaving it leaves what was entered in it as well
-        else:
-            self.book(last, since_ns)
-            self.leave(slot)
+        return map(self._moves.extend, zip(repeat(ARRIVAL), iter(self.now, None), strict=False))
 
     @property
     def owner(self) -> Phase:
@@ -116,14 +110,12 @@ class PhaseClock:
             self.slots.append((phase, owner))
         return found
 
-    def on_boundary(
-        self, listener: Callable[[int], None] | None, booked: Callable[[int, int | None], None] | None = None
-    ) -> None:
+    def on_boundary(self, listener: Callable[[int], None] | None, booked: Callable[[int], None] | None = None) -> None:
         """Call `listener(slot)` whenever `slot` begins to own the time.
 
-        It may be the slot that owned it before. What an in-step phase does inside an around-step phase is not told.
-        `booked(slot, since_ns)` is called when `book` gave the last stretch to a slot: all of it where `since_ns` is
-        null. Listeners come on top of each other and must not raise; a null `listener` takes all of them away.
+        It may be the slot that owned it before. What an in-step phase does inside an around-step phase is not told, and
+        neither are gradients that arrive. `booked(slot)` is called when `book` gave the last stretch to a slot.
+        Listeners come on top of each other and must not raise; a null `listener` takes all of them away.
         """
         if listener is None:
             self._boundary = self._booked = None
@@ -134,27 +126,19 @@ class PhaseClock:
         self._booked = booked or self._booked
         self.note = self._tell
 
-    def book(self, slot: int, since_ns: int | None = None) -> None:
-        """Give `slot` the time since the last boundary, or since `since_ns` where that is later.
+    def book(self, slot: int) -> None:
+        """Give `slot` the time since the last boundary.
 
         For what is known only afterwards: where a framework tells at its end that a checkpoint was written. Inside an
         around-step phase an in-step phase is given nothing.
         """
-        now, moves = self.now(), self._moves
-        if since_ns is not None and self._boundary is None and moves and moves[-1] < since_ns <= now:
-            moves.extend((slot, since_ns, ~slot, now))  # an enter and a leave, which are looked up with the others
-            return
-        owner = self._stack().owner
+        now, owner = self.now(), self._stack().owner
         if slot <= UNATTRIBUTED < owner:
             self._pieces.append(((owner,), [now]))
             return
-        if since_ns is not None and since_ns > self._last_boundary_ns():
-            self._pieces.append(((owner, slot), [min(since_ns, now), now]))
-        else:
-            since_ns = None
-            self._pieces.append(((slot,), [now]))
+        self._pieces.append(((slot,), [now]))
         if self._booked is not None:
-            self._booked(slot, since_ns)
+            self._booked(slot)
         if len(self._pieces) > MOMENTS_LIMIT:
             self._fold()
 

@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
-from traceml_core.core.phases import UNATTRIBUTED
+from traceml_core.core.phases import BACKWARD, GRAD_SYNC, UNATTRIBUTED
+
+ARRIVAL = -(2**31)
+"""The move of a gradient that arrives: what is left of the backward that made it is `grad_sync`.
+
+The last one of a backward counts; outside of one it does nothing.
+"""
 
 KEPT = 256
 KEPT_MOVES = 256
@@ -59,6 +65,11 @@ class PhaseStack:
         claims, owners = list(self._claims), _owners(self._claims)
         before, kept, is_told = [], [], False
         for place, move in enumerate(moves):
+            if move == ARRIVAL:
+                if claims[-2:] == [BACKWARD, GRAD_SYNC]:  # backward went on after the one before
+                    del claims[-1], owners[-1]
+                if claims[-1] == BACKWARD:  # else it is like a leave of what was never entered
+                    move = GRAD_SYNC
             depth = len(claims) if move >= 0 else _last_place(claims, ~move)
             is_told = depth > 0
             if not is_told:

@@ -7,10 +7,9 @@ from typing import Any
 
 import msgspec
 
-from traceml_core.core.phases import Phase
+from traceml_core.core.phases import BACKWARD
 from traceml_core.loggers.error_log import get_error_logger, report_failure
 
-BACKWARD = int(Phase.BACKWARD)
 logger = get_error_logger("StepMemory")
 
 

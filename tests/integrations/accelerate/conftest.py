@@ -11,7 +11,6 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate_loops import MemorySession
 from planted_time import PlantedTime
 
-from traceml_core.instrumentation import gradient_arrival
 from traceml_hf import accelerate_attachment
 
 
@@ -42,7 +41,6 @@ def time_passes(monkeypatch) -> Callable[[float], None]:
     """Lets time pass on the clock of the sessions, which stands still otherwise; loops and models wait by it too."""
     planted = PlantedTime()
     monkeypatch.setattr(MemorySession, "now", planted)
-    monkeypatch.setattr(gradient_arrival, "perf_counter_ns", planted)
     monkeypatch.setattr(accelerate_loops, "wait", planted.passes)
     return planted.passes
 
