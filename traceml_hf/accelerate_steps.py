@@ -53,7 +53,6 @@ class StepTracker:
         "_backward_seen",
         "_fed_by_loader",
         "_feeding",
-        "_forward_in_eval_mode",
         "_forwarded",
         "_grad_enabled",
         "_inside",
@@ -65,7 +64,6 @@ class StepTracker:
         "_on_training_loader",
         "_on_unmeasured",
         "_optimizers",
-        "_plain",
         "_stepped",
         "_steps",
         "_trained",
@@ -73,7 +71,9 @@ class StepTracker:
         "_validating",
         "_window",
         "clock",
+        "forward_in_eval_mode",
         "is_open",
+        "plain",
         "thread",
     )
 
@@ -112,11 +112,11 @@ class StepTracker:
         self._window: set[LoaderRole] = set()
         self._stepped: set[int] = set()
         self._inside: int | None = None
-        self._plain: LoaderRole | None = None
+        self.plain: LoaderRole | None = None
         self._fed_by_loader = False
         self._trained = False
         self._trained_in_eval_mode = False
-        self._forward_in_eval_mode = False
+        self.forward_in_eval_mode = False
         self._backward_seen = False
 
     def listens(self) -> bool:
@@ -126,14 +126,14 @@ class StepTracker:
     def close(self) -> None:
         """Hear nothing from now on."""
         self.is_open = False
-        self._plain = None
+        self.plain = None
 
     @_event
     def loop_begins(self, role: LoaderRole) -> None:
         """An iteration over the loader begins: its workers start, if it has any."""
         role.loops += 1
         role.fresh = False
-        self._plain = None
+        self.plain = None
         self.fetch(role)
         if self._validating is None:
             self.clock.enter(Phase.LOADER_START)
@@ -157,7 +157,7 @@ class StepTracker:
             self._leave_validation()
         elif role.trains and self._stepped:
             self._looping = self._fed_by_loader = False
-            self._plain = None
+            self.plain = None
             self._window.clear()
             self._stepped.clear()
             self._steps.finish()
@@ -166,37 +166,22 @@ class StepTracker:
 
     def fetch(self, role: LoaderRole) -> None:
         """The loop asks the loader for a batch; whoever calls this has made sure that `listens`."""
-        if role is not self._plain or self._inside is not None:
+        if role is not self.plain or self._inside is not None:
             self._fetch(role)
         elif self._stepped:
             self._stepped.clear()
             self._steps.fetch()
             if self._on_step is not None:
                 self._on_step()
-
-    def forward_begins(self, module: Any) -> None:
-        """A prepared model is called."""
-        if self._plain is not None and module.training and get_ident() == self.thread:
-            self._forward_in_eval_mode = False
-            self._inside = FORWARD
-            self._note((FORWARD, self._now()))
         else:
-            self._forward_begins(module)
-
-    def forward_ends(self, module: Any) -> None:
-        """A prepared model has returned, or raised."""
-        if self._plain is not None and self._inside == FORWARD:
-            self._inside = None
-            self._note((~FORWARD, self._now()))
-        else:
-            self._forward_ends()
+            self._steps.fetch()  # the window goes on
 
     def backward_call(self, backward: Callable[..., Any]) -> Callable[..., Any]:
         """`accelerator.backward`, followed."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            role = self._plain
-            plain = role is not None and not self._forward_in_eval_mode and get_ident() == self.thread
+            role = self.plain
+            plain = role is not None and not self.forward_in_eval_mode and get_ident() == self.thread
             if plain:
                 self._note((BACKWARD, self._now()))
             else:
@@ -204,7 +189,7 @@ class StepTracker:
             try:
                 return backward(*args, **kwargs)
             finally:
-                if plain and role is not None and role is self._plain:
+                if plain and role is not None and role is self.plain:
                     self._note((~BACKWARD, self._now()))
                     if role.fresh:
                         role.fresh = False
@@ -216,7 +201,7 @@ class StepTracker:
 
     def optimizer_begins(self, optimizer: Any, args: Any = None, kwargs: Any = None) -> None:
         """A prepared optimizer begins to step."""
-        if self._plain is not None and get_ident() == self.thread:
+        if self.plain is not None and get_ident() == self.thread:
             self._inside = OPTIMIZER
             self._note((OPTIMIZER, self._now()))
         else:
@@ -224,17 +209,17 @@ class StepTracker:
 
     def optimizer_ends(self, optimizer: Any, args: Any = None, kwargs: Any = None) -> None:
         """A prepared optimizer has stepped, or its scaler skipped the update."""
-        if self._plain is not None and self._inside == OPTIMIZER:
+        if self.plain is not None and self._inside == OPTIMIZER:
             self._inside = None
             self._note((~OPTIMIZER, self._now()))
             self._stepped.add(id(optimizer))
-            self._steps.optimizer_step()
+            self._steps.has_stepped = True
         else:
             self._optimizer_ends(optimizer)
 
     @_event
     def _fetch(self, role: LoaderRole) -> None:
-        self._plain = None
+        self.plain = None
         if self._inside is not None:
             self.clock.leave(self._inside)
             self._inside = None
@@ -253,12 +238,13 @@ class StepTracker:
         self._join_feeding(role)
 
     @_event
-    def _forward_begins(self, module: Any) -> None:
+    def forward_begins(self, module: Any) -> None:
+        """A prepared model is called; one that trains in plain sailing need not tell."""
         inference = not (module.training and self._grad_enabled())
         for role in self._feeding:
             role.inferred = inference
         self._forwarded = True
-        self._forward_in_eval_mode = not module.training
+        self.forward_in_eval_mode = not module.training
         if not inference or (self._validating is not None and not self._validating.evaluates and self._grad_enabled()):
             self._leave_validation()
         if not inference and not self._fed_by_loader:
@@ -268,7 +254,8 @@ class StepTracker:
         self.clock.enter(self._inside)
 
     @_event
-    def _forward_ends(self) -> None:
+    def forward_ends(self) -> None:
+        """A prepared model has returned, or raised."""
         self._inside = None
         self.clock.leave(FORWARD)
         if self._validating is None:
@@ -310,9 +297,9 @@ class StepTracker:
             self._on_unmeasured(Phase.INPUT_WAIT.key)
         self._trained = True
         self._stepped.add(id(optimizer))
-        self._steps.optimizer_step()
+        self._steps.has_stepped = True
         if self._feeding == list(self._window) and len(self._feeding) == 1 and self._feeding[0].trains:
-            self._plain = self._feeding[0]
+            self.plain = self._feeding[0]
 
     def _is_validation(self, role: LoaderRole) -> bool:
         if role.inferred:
@@ -342,7 +329,7 @@ class StepTracker:
                 role.trains = True
                 role.evaluates = role.inferred = False
                 self._on_training_loader(role)
-        if self._forward_in_eval_mode:
+        if self.forward_in_eval_mode:
             self._trained_in_eval_mode = True
 
     def _begin_loop(self) -> None:

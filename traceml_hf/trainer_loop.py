@@ -108,7 +108,7 @@ class TrainerLoop:
         """The step is over, also where a scaler skipped the update. Without a proxy its time ends here."""
         self.in_step = False
         self._note((~OPTIMIZER, self._now()))
-        self._steps.optimizer_step()
+        self._steps.has_stepped = True
         if not self.has_proxy or not self._fetched:
             self._steps.fetch()
         self._fetched = self.has_counted = False
@@ -137,6 +137,8 @@ class TrainerLoop:
 
 class TimedForward(WatchedCall):
     """The call of the outermost module. In eval mode that is an evaluation, which is told of later."""
+
+    __slots__ = ("_loop", "_note", "_now")
 
     def __init__(self, loop: TrainerLoop, module: Any, name: str) -> None:
         """Time the calls of `module` while `loop` is open: somebody may keep this for longer."""

@@ -21,6 +21,8 @@ CALL, COMPILED_CALL = "_call_impl", "_compiled_call_impl"
 class WatchedCall(ABC):
     """Stands in for a module's call, on the instance; a copy or pickle of it is the copied module's own."""
 
+    __slots__ = ("__weakref__", "_module", "_name", "call")
+
     def __init__(self, module: Any, name: str) -> None:
         """Stand in for what `module` has under `name`."""
         self._module, self._name, self.call = module, name, getattr(module, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import Any
 
@@ -28,8 +29,9 @@ DEVICE_COLUMNS = [f"device_{phase.key}_ns" for phase in (*STEP_PHASES, Phase.UNA
 
 def make_record(step: int | None = 1, spent_ns: list[int] | None = None, **fields: Any) -> StepRecord:
     spent_ns = [0] * len(Phase) if spent_ns is None else spent_ns
-    values = {"started_ns": 1_000, "interval_ns": sum(spent_ns), "micro_batches": 1, "samples": None, "tokens": None}
-    stretches = Stretches(0, 0, [], [], PhaseStack(), spent_ns)
+    values = {"unix_offset_ns": 1_000, "micro_batches": 1, "samples": None, "tokens": None}
+    moments = list(itertools.accumulate(spent_ns))
+    stretches = Stretches(0, moments[-1], [(range(len(moments)), moments)], [], PhaseStack())
     return StepRecord(step=step, stretches=stretches, **{**values, **fields})
 
 

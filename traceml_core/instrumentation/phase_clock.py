@@ -80,6 +80,10 @@ class PhaseClock:
     def leave(self, slot: int) -> None:
         """Give the time back to what owned it before `slot` was entered."""
         self.note((~slot, self.now()))
+        self.keep_short()
+
+    def keep_short(self) -> None:
+        """Add up what has gathered, where that is much; for whoever says `note` in a long time without a step."""
         if len(self._moves) + len(self._pieces) > MOMENTS_LIMIT:
             self._fold()
 

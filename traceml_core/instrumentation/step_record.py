@@ -16,14 +16,12 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False):
     """One step, or (`step` null) the time before the first and after the last one.
 
     `stretches` say who owned the host's time; `device_ns` holds the device's nanoseconds per phase up to
-    `UNATTRIBUTED`, null where its events were not resolved. `started_ns` is Unix time, derived once from the monotonic
-    clock.
+    `UNATTRIBUTED`, null where its events were not resolved. What the training thread need not work out is a property.
     """
 
     step: int | None
-    started_ns: int
-    interval_ns: int
     stretches: Stretches
+    unix_offset_ns: int
     micro_batches: int
     samples: int | None
     tokens: int | None
@@ -31,6 +29,16 @@ class StepRecord(msgspec.Struct, frozen=True, gc=False):
     memory: MemoryReading | None = None
 
     @property
+    def started_ns(self) -> int:
+        """Unix time, by the monotonic clock and its offset, which was read once."""
+        return self.stretches.began_ns + self.unix_offset_ns
+
+    @property
+    def interval_ns(self) -> int:
+        """How long it took."""
+        return self.stretches.ended_ns - self.stretches.began_ns
+
+    @property
     def spent_ns(self) -> list[int]:
-        """The host's nanoseconds per slot of the clock, added up here and now: not for the training thread."""
+        """The host's nanoseconds per slot of the clock, added up here and now."""
         return self.stretches.spent_ns

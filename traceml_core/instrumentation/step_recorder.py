@@ -38,7 +38,6 @@ class StepRecorder:
     """
 
     __slots__ = (
-        "_began_ns",
         "_clock",
         "_device",
         "_in_loop",
@@ -48,13 +47,13 @@ class StepRecorder:
         "_micro_batches",
         "_queue_limit",
         "_samples",
-        "_stepped",
         "_tokens",
         "_turn_ended",
         "_unix_offset_ns",
         "dropped",
         "given_way_ns",
         "gradients_arrived",
+        "has_stepped",
         "queue",
         "step",
         "steps_done",
@@ -64,12 +63,11 @@ class StepRecorder:
         self,
         clock: PhaseClock,
         *,
-        started_ns: int | None = None,
         device: DeviceTimeline | None = None,
         memory: StepMemory | None = None,
         queue_limit: int = QUEUE_LIMIT,
     ) -> None:
-        """Record from `started_ns` (by default the clock's start) on. `device` and `memory` see an accelerator."""
+        """Record what `clock` tells, from its start on. `device` and `memory` see an accelerator."""
         self.queue: deque[StepRecord] = deque()
         self.dropped = 0
         self.given_way_ns = 0
@@ -79,13 +77,12 @@ class StepRecorder:
         self._device = device
         self._memory = memory
         self._queue_limit = queue_limit
-        self._began_ns = clock.started_ns if started_ns is None else started_ns
         self._unix_offset_ns = time_ns() - perf_counter_ns()
         self._late_ns = NEVER_NS
         self._interval_ns = LATE_NS
         self._turn_ended = Event()
         self._in_loop = False
-        self._stepped = False
+        self.has_stepped = False
         self._micro_batches = 0
         self._samples = 0
         self._tokens = 0
@@ -112,22 +109,22 @@ class StepRecorder:
     def fetch(self) -> None:
         """A batch is about to be fetched: close the step before it, if its optimizer has stepped."""
         step = None
-        if self._stepped:
-            self._stepped = False
+        if not self._in_loop:
+            self._in_loop = True
+        elif self.has_stepped:
             self.steps_done += 1
             self.step = step = self.step + 1
-        elif self._in_loop:
+        else:
+            self._clock.keep_short()
             return
-        self._in_loop = True
+        self.has_stepped = False
         stretches = self._clock.take()
         # Read also where none is kept: it is the next step's baseline.
         memory = None if self._memory is None else self._memory.read()
-        began, self._began_ns = self._began_ns, stretches.ended_ns
         record = StepRecord(
             step,
-            began + self._unix_offset_ns,
-            stretches.ended_ns - began,
             stretches,
+            self._unix_offset_ns,
             self._micro_batches,
             self._samples or None,
             self._tokens or None,
@@ -155,13 +152,14 @@ class StepRecorder:
     def optimizer_step(self) -> None:
         """An optimizer stepped, or would have (a gradient scaler's skip).
 
-        A second one in the same window changes nothing, and neither does one that belongs to no window.
+        A second one in the same window changes nothing, and neither does one that belongs to no window. A hook that
+        runs at every step saves a call by setting `has_stepped`.
         """
-        self._stepped = self._in_loop
+        self.has_stepped = True
 
     def finish(self) -> None:
         """The loop has ended, or the run closes: close the open step and record what lies after it."""
-        if self._stepped:
+        if self.has_stepped and self._in_loop:
             self.fetch()
         self._in_loop = False
         self.fetch()  # closes what belongs to no step, as before the first one

@@ -44,7 +44,7 @@ class LiveSession(Session):
     def __init__(self, settings: Settings, facts: RunFacts, identity: RankIdentity, started_ns: int) -> None:
         """A session whose runtime is not started yet."""
         super().__init__(started_ns)
-        self.steps = _recorder(self.clock, facts, started_ns)
+        self.steps = _recorder(self.clock, facts)
         self.world_size = identity.world_size
         self._settings = settings
         self._facts = plain_facts(facts)
@@ -299,15 +299,15 @@ def _news(known: RunFacts, others: RunFacts) -> dict[str, Any]:
     return {**lacking, "versions": {**others.versions, **known.versions}, "unmeasured": unmeasured}
 
 
-def _recorder(clock: PhaseClock, facts: RunFacts, started_ns: int) -> StepRecorder:
+def _recorder(clock: PhaseClock, facts: RunFacts) -> StepRecorder:
     if str(facts.device) != "cuda":
-        return StepRecorder(clock, started_ns=started_ns)
+        return StepRecorder(clock)
     with fail_open(logger, "setting up the device's clock"):
         from traceml_core.instrumentation.device_timeline import cuda_timeline
         from traceml_core.instrumentation.step_memory import cuda_step_memory
 
-        return StepRecorder(clock, started_ns=started_ns, device=cuda_timeline(), memory=cuda_step_memory())
-    return StepRecorder(clock, started_ns=started_ns)
+        return StepRecorder(clock, device=cuda_timeline(), memory=cuda_step_memory())
+    return StepRecorder(clock)
 
 
 _JOB = Rendezvous()

@@ -27,7 +27,7 @@ class Session:
         """Measure from `started_ns` (perf_counter) on."""
         self.started_ns = perf_counter_ns() if started_ns is None else started_ns
         self.clock = PhaseClock(started_ns=self.started_ns)
-        self.steps = StepRecorder(self.clock, started_ns=self.started_ns, queue_limit=0)
+        self.steps = StepRecorder(self.clock, queue_limit=0)
         self.status_at_exit: RunStatus = "interrupted"
         self.on_end: Callable[[], None] | None = None  # what an adapter has to undo, whoever ends the run
 

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate_loops import Model, Samples, make_loader, train_epoch
 
 from traceml_core.core.phases import Phase
+from traceml_core.instrumentation import phase_clock
 from traceml_hf.accelerate import TraceMLCallback
 
 
@@ -34,6 +35,22 @@ def test_the_last_batch_is_counted_with_its_own_size(accelerator, sessions):
         )
         train_epoch(accelerator, model, optimizer, loader)
     assert [record.samples for record in sessions[0].numbered] == [4, 4, 2]
+
+
+def test_a_long_loop_that_never_steps_does_not_pile_up_moments(accelerator, sessions, monkeypatch):
+    monkeypatch.setattr(phase_clock, "MOMENTS_LIMIT", 100)
+    model = Model()
+    with TraceMLCallback().attach(accelerator):
+        model, optimizer, loader = accelerator.prepare(
+            model, torch.optim.SGD(model.parameters()), make_loader(count=400)
+        )
+        for number, (inputs, _) in enumerate(loader):
+            accelerator.backward(model(inputs).sum())
+            if number < 5:
+                optimizer.step()
+            elif number == 90:
+                taken = sessions[0].clock.take()
+    assert len(taken.moves) + sum(len(moments) for _, moments in taken.pieces) < 200
 
 
 def test_tokens_are_counted_where_the_batch_shows_them(accelerator, sessions):
