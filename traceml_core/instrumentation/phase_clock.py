@@ -182,9 +182,10 @@ class PhaseClock:
         stack = origin if isinstance(origin, PhaseStack) else origin.end
         is_told, self._unread = False, 0
         if moves:
-            replay, moments = stack.look_up(moves)
-            self.boundaries += len(moves) // 2
-            moves.clear()
+            noted = moves[:]
+            del moves[: len(noted)]
+            replay, moments = stack.look_up(noted)
+            self.boundaries += len(noted) // 2
             if moments:
                 self._pieces.append((replay.owners, moments))
             stack, is_told = replay.stack, replay.is_told
