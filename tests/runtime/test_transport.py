@@ -20,6 +20,7 @@ from traceml_core.runtime.aggregator_config import AggregatorConfig
 from traceml_core.telemetry.messages import Batch, Hello, Refused, Welcome
 from traceml_core.transport import listener
 from traceml_core.transport import server as server_module
+from traceml_core.transport import strangers as strangers_module
 from traceml_core.transport.client import SEND_QUEUE, TelemetryClient
 from traceml_core.transport.keys import Ticket, make_keys, ticket_for
 from traceml_core.transport.listener import address_in_job, address_towards, endpoint_of, open_listener
@@ -172,6 +173,20 @@ def test_connections_that_never_get_through_the_handshake_are_counted_once_and_r
         while beats.seconds < 1.5 * SHORT_HANDSHAKE_MS / 1000:
             assert wire.server.receive(SHORT_MS) == []
     assert wire.server.take_refused() == {}
+
+
+def test_a_connection_in_the_midst_of_its_handshake_makes_no_stranger_of_one_that_has_ended(wire, monkeypatch):
+    monkeypatch.setattr(strangers_module, "UNSETTLED_S", LIMIT_MS)
+    server, member = wire.serve(), wire.client()
+    member.send(make_hello())
+    wire.receive()
+    member.close()
+    wire.client(with_key_of_another_run(wire.ticket)).send(make_hello())
+    wire.receive_until_refused("wrong key")
+    with socket.create_connection(wire.listener.getsockname()):
+        for _ in range(5):
+            assert server.receive(50) == []
+        assert server.take_refused().keys() == {"wrong key"}
 
 
 def test_a_frame_that_promises_more_than_the_cap_is_cut_off_before_it_costs_memory(wire):

@@ -13,15 +13,19 @@ import zmq
 
 ENDPOINT = "inproc://traceml-connections"
 EVENT = struct.Struct("=Hi")  # what happened, to which descriptor; pyzmq's own parser would load asyncio
+# One that is younger may be in the midst of its handshake, which takes milliseconds on a machine with a free core.
+UNSETTLED_S = 0.5
 EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 
 
 class StrangerCount:
     """Watches one listening socket. Not thread-safe.
 
-    libzmq says that a connection has got through, but not which. So it is a matter of sums: of the connections that
-    have ended, strangers are those that are not among the ones that got through. One that has outlived the handshake's
-    time limit has; of younger ones that are still open, as many as can be are taken for ranks, since ranks stay.
+    libzmq says that a connection has got through, or was shown out for its key, but not which. So it is a matter of
+    sums: of the connections that have ended, strangers are those that are neither among the ones that got through nor
+    shown out: whoever looked at a key counts it. One that has outlived the handshake's time limit has got through; of
+    younger ones that are still open, as many as can be are taken for ranks, since ranks stay. One that is so young that
+    it may be in the midst of its handshake is not, lest a rank that has ended be taken for a stranger.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class StrangerCount:
         self._now_s = now_s
         self._young: dict[int, float] = {}
         self._through = 0
+        self._shown_out = 0
         self._proved = 0
         self._ended = 0
         self._told = 0
@@ -67,8 +72,10 @@ class StrangerCount:
     def take(self) -> int:
         """How many strangers have left, or were shown out, since this was last asked."""
         self.hear()
-        ranks_ended = max(self._through - self._proved - len(self._young), 0)
-        new = max(self._ended - ranks_ended - self._told, 0)
+        now_s = self._now_s()
+        settled = sum(now_s - since_s > UNSETTLED_S for since_s in self._young.values())
+        ranks_ended = max(self._through - self._proved - settled, 0)
+        new = max(self._ended - self._shown_out - ranks_ended - self._told, 0)
         self._told += new
         return new
 
@@ -83,7 +90,7 @@ class StrangerCount:
         elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._through += 1
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            self._through += 1  # whoever looked at its key counts it
+            self._shown_out += 1
         elif connection in self._old:
             self._old.remove(connection)
         elif self._young.pop(connection, None) is not None:
