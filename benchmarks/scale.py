@@ -299,7 +299,7 @@ def exponent(pairs: Sequence[tuple[float, float]]) -> float:
     points = [(math.log(x), math.log(max(y, 1e-9))) for x, y in pairs]
     mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
     spread = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread if spread else math.nan
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
 
 
 def show_flood(quick: bool) -> None:
@@ -322,7 +322,8 @@ def show_ranks(quick: bool, counts: Sequence[int]) -> None:
             f"{one.cpu_s / one.wall_s:13.1%}  {one.cpu_s / one.rows * 1e6:9.1f}  {one.memory_mib:11.0f}  "
             f"{one.disk_mb:8.1f}  {one.report_s:9.2f}"
         )
-    for name, field in (("CPU", "cpu_s"), ("memory", "memory_mib"), ("disk", "disk_mb"), ("report", "report_s")):
+    fields = ("CPU", "cpu_s"), ("memory", "memory_mib"), ("disk", "disk_mb"), ("report", "report_s")
+    for name, field in fields if len(found) > 1 else ():
         say(f"  {name} over ranks: exponent {exponent([(r, getattr(one, field)) for r, one in found]):.2f}")
 
 
