@@ -294,12 +294,13 @@ def report(path: Path) -> None:
     sys.stdout.write(json.dumps({"report_s": spent_s, "memory_mib": memory, "steps": summary.run.steps}))
 
 
-def exponent(pairs: Sequence[tuple[float, float]]) -> float:
-    """The slope of log y over log x, by least squares: 1 is proportional, 0 is none."""
+def show_exponent(what: str, pairs: Sequence[tuple[float, float]]) -> None:
+    """The slope of log y over log x, by least squares: 1 is proportional, 0 is none. Nothing where x is one number."""
     points = [(math.log(x), math.log(max(y, 1e-9))) for x, y in pairs]
     mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
     spread = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / spread
+    if spread:
+        say(f"  {what}: exponent {sum((x - mean_x) * (y - mean_y) for x, y in points) / spread:.2f}")
 
 
 def show_flood(quick: bool) -> None:
@@ -322,9 +323,8 @@ def show_ranks(quick: bool, counts: Sequence[int]) -> None:
             f"{one.cpu_s / one.wall_s:13.1%}  {one.cpu_s / one.rows * 1e6:9.1f}  {one.memory_mib:11.0f}  "
             f"{one.disk_mb:8.1f}  {one.report_s:9.2f}"
         )
-    fields = ("CPU", "cpu_s"), ("memory", "memory_mib"), ("disk", "disk_mb"), ("report", "report_s")
-    for name, field in fields if len(found) > 1 else ():
-        say(f"  {name} over ranks: exponent {exponent([(r, getattr(one, field)) for r, one in found]):.2f}")
+    for name, field in (("CPU", "cpu_s"), ("memory", "memory_mib"), ("disk", "disk_mb"), ("report", "report_s")):
+        show_exponent(f"{name} over ranks", [(ranks, getattr(one, field)) for ranks, one in found])
 
 
 def show_history(quick: bool, folder: Path | None, until_s: float) -> None:
@@ -345,7 +345,7 @@ def show_history(quick: bool, folder: Path | None, until_s: float) -> None:
             f"{one.report_s:9.2f}  {one.report_mib:11.0f}"
         )
     for name, field in (("disk", "disk_mb"), ("report", "report_s")):
-        say(f"  {name} over steps: exponent {exponent([(one.steps, getattr(one, field)) for one in found]):.2f}")
+        show_exponent(f"{name} over steps", [(one.steps, getattr(one, field)) for one in found])
 
 
 def say(line: str) -> None:

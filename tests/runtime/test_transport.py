@@ -176,7 +176,7 @@ def test_connections_that_never_get_through_the_handshake_are_counted_once_and_r
 
 
 def test_a_connection_in_the_midst_of_its_handshake_makes_no_stranger_of_one_that_has_ended(wire, monkeypatch):
-    monkeypatch.setattr(strangers_module, "UNSETTLED_S", LIMIT_MS)
+    monkeypatch.setattr(strangers_module, "UNSETTLED_S", LIMIT_S)
     server, member = wire.serve(), wire.client()
     member.send(make_hello())
     wire.receive()

@@ -143,8 +143,7 @@ class PhaseClock:
         self._pieces.append(((slot,), [now]))
         if self._booked is not None:
             self._booked(slot)
-        if len(self._pieces) > MOMENTS_LIMIT:
-            self._fold()
+        self.keep_short()
 
     def unwind(self) -> None:
         """Drop whatever is on the stack: after an exception, or where a loop begins or ends."""
